@@ -1,0 +1,1 @@
+"""The stages of the pipeline, one file per stage; see protocols.py for the order."""
