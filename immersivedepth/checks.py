@@ -1,6 +1,25 @@
 """Errors a user can act on, each with its exit code, and shape checks that read like the comments they enforce."""
 
+import math
+from dataclasses import dataclass
+
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Range:
+    """Bounds of a number, both included: `Annotated[int, Range(1)]` on a field is checked when a config is built."""
+
+    low: float = -math.inf
+    high: float = math.inf
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        if self.high == math.inf:
+            return f"at least {self.low:g}"
+        return f"at most {self.high:g}" if self.low == -math.inf else f"from {self.low:g} to {self.high:g}"
 
 
 class UserError(Exception):
