@@ -1,9 +1,13 @@
 """Errors a user can act on, each with its exit code, and shape checks that read like the comments they enforce."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:  # configs are checked before torch is loaded, which takes over a second
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,39 @@
+# Two commands set everything up and run: `make demo` and `make test`. The environment is made once, in .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check slow app clean help
+
+help:
+	@echo "make demo    panorama to geometry on the sample picture, offline"
+	@echo "make test    all fast tests        make slow   the slow ones as well"
+	@echo "make check   lint and types        make clean  remove .venv and outputs"
+
+# Installed again only when pyproject.toml has changed since.
+.venv/installed: pyproject.toml
+	$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}: make PYTHON=python3.12 demo" if v < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+demo: .venv/installed
+	$(BIN)/python core_exp_runner.py
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -n 2
+
+slow: .venv/installed-dev
+	$(BIN)/python -m pytest -m 'slow and not gpu'
+
+check: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv outputs build *.egg-info

@@ -1,0 +1,85 @@
+"""The command line: `python core_exp_runner.py dataset.image_path=room.jpg`; --help shows every stage and its options.
+
+Exit codes: 0 done, 2 config, 3 input, 4 weights, 5 resources, 130 and 143 interrupted.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from immersivedepth import config as configs
+from immersivedepth.checks import ConfigError, InputError
+from immersivedepth.command_line import one_line, preflight
+
+log = logging.getLogger("immersivedepth")
+
+
+def depth(config: dict[str, Any], job: str) -> None:
+    """Panorama -> distance, normals, masks and dense 3D."""
+    from immersivedepth.batch import depth as estimate_all
+    from immersivedepth.runs import RunFolder
+
+    folder = RunFolder.open(configs.run_of(config), config, job)
+    outcomes = estimate_all(config, folder)
+    bad = [o for o in outcomes if o.error]
+    for outcome in outcomes:
+        if outcome.skipped:
+            print(f"{outcome.source}: done before, skipped")
+        for path in outcome.files:
+            print(path)
+    if len(outcomes) > 1:
+        print(f"{len(outcomes) - len(bad)} of {len(outcomes)} panoramas done, in {folder.path}")
+    for outcome in bad if len(outcomes) > 1 else ():
+        print(f"failed: {outcome.error}")
+    if bad:
+        several = f"{len(bad)} of {len(outcomes)} inputs could not be used; the first: " if len(outcomes) > 1 else ""
+        raise InputError(f"{several}{bad[0].error}")
+
+
+MODES: dict[str, Callable[[dict[str, Any], str], None]] = {"depth": depth}
+
+
+def run(cfg: DictConfig) -> None:
+    """Check everything, then do what `mode` says."""
+    config = configs.resolve(cfg)
+    settings = configs.run_of(config)
+    if settings.mode not in MODES:
+        raise ConfigError(f"mode={settings.mode}: expected one of {', '.join(MODES)}")
+    import torch
+
+    torch.manual_seed(settings.seed)
+    if settings.device.threads:
+        torch.set_num_threads(settings.device.threads)
+    number = hydra.core.hydra_config.HydraConfig.get().job.get("num", "")  # set in multiruns only
+    MODES[settings.mode](config, str(number))
+
+
+def main() -> None:
+    """Run with one line on stderr and an exit code for whatever a user can mend."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves errors to us
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    try:
+        preflight(sys.argv[1:])
+        hydra.main(config_path=str(configs.CONF), config_name="config", version_base="1.3")(run)()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        message, code = one_line(error)
+        log.debug("failed", exc_info=True)
+        if "debug=true" in sys.argv:
+            raise
+        print(message, file=sys.stderr)
+        sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()

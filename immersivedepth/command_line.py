@@ -1,0 +1,119 @@
+"""The edges of the command line: what must not reach Hydra unseen, and errors as one line with a code."""
+
+from __future__ import annotations
+
+import errno
+from typing import Any, NoReturn
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from .checks import ConfigError, ResourceError, UserError
+from .config import CONF, HYDRA_TRUSTED, check_targets, explain, nearest
+
+# Classes a logging config may name; everything else could call any function with any argument.
+_LOGGING = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "colorlog.ColoredFormatter")
+_SEARCH_PATHS = ("pkg://immersivedepth.conf", "pkg://hydra.conf", "file://")
+
+
+def preflight(arguments: list[str]) -> None:
+    """Compose once without running anything, so that Hydra's own part of the config is known to be harmless.
+
+    Hydra builds its callbacks, launchers and loggers before the program gets a say.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra._internal.utils import get_args_parser
+
+    parser = get_args_parser()
+    parser.error = _refuse  # type: ignore[method-assign]
+    parsed, strange = parser.parse_known_args(arguments)
+    if strange:
+        _refuse(f"{strange[0]} is not an option; options come before the first key=value")
+    if parsed.help or parsed.hydra_help or parsed.info or parsed.shell_completion:
+        return
+    overrides = list(parsed.overrides)
+    for override in overrides:
+        _check_search_path(override)
+    if parsed.multirun:  # values with several choices are for the sweeper; each job is checked when it runs
+        overrides = [o for o in overrides if o.lstrip("+~").startswith("hydra")]
+    if parsed.config_dir:
+        overrides.append(f"hydra.searchpath=['file://{parsed.config_dir}']")
+    with initialize_config_dir(str(parsed.config_path or CONF), version_base="1.3"):
+        cfg = compose(parsed.config_name or "config", overrides, return_hydra_config=True)
+    hydra_part = OmegaConf.to_container(cfg.hydra, resolve=False)
+    check_targets(hydra_part, "hydra", HYDRA_TRUSTED)
+    _check_logging(hydra_part, "hydra")
+
+
+def _check_search_path(override: str) -> None:
+    key, _, value = override.partition("=")
+    if key.lstrip("+~") == "hydra.searchpath":
+        entries = [e.strip(" '\"") for e in value.strip("[] ").split(",")]
+        if wrong := [e for e in entries if e and not e.startswith(_SEARCH_PATHS)]:
+            raise ConfigError(f"hydra.searchpath: {wrong[0]} is refused; name a folder as file:///path/to/folder")
+
+
+def _check_logging(node: Any, path: str) -> None:
+    """Refuse factories and foreign classes in logging configs, and interpolations that make nodes out of text."""
+    if isinstance(node, str) and ("oc.create" in node or "oc.decode" in node):
+        raise ConfigError(f"{path}: an interpolation that builds config nodes is refused here")
+    if isinstance(node, list):
+        for i, value in enumerate(node):
+            _check_logging(value, f"{path}.{i}")
+    if isinstance(node, dict):
+        for key, value in node.items():
+            if key == "()" or (key == "class" and value not in _LOGGING):
+                raise ConfigError(f"{path}.{key}: {value!r} is refused; a log handler can be {', '.join(_LOGGING)}")
+            _check_logging(value, f"{path}.{key}")
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(f"{message}; see --help")
+
+
+def one_line(error: BaseException) -> tuple[str, int]:
+    """What went wrong in one line, and the exit code."""
+    import yaml
+    from hydra.errors import HydraException
+
+    if isinstance(error, UserError):
+        return _join(str(error)), error.code
+    if isinstance(error, HydraException | OmegaConfBaseException | yaml.YAMLError):
+        return _of_hydra(error), ConfigError.code
+    if _out_of_memory(error):
+        return (
+            "out of memory: try a smaller dataset.image_resize, project.resolution or predict.<name>.batch_size, "
+            f"or device.kind=cpu ({_join(str(error))[:200]})",
+            ResourceError.code,
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+        return f"{error.filename or 'disk'}: {error.strerror}: choose another device.base_exp_dir", ResourceError.code
+    return f"{type(error).__name__}: {_join(str(error))} (a fault of the program; debug=true shows where)", 1
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    named = type(error).__name__ in ("MemoryError", "OutOfMemoryError", "_ArrayMemoryError")
+    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+
+
+def _of_hydra(error: BaseException) -> str:
+    """Hydra's message without its advice on appending keys and without its blank lines."""
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and cause.full_key:
+        return explain(cause)
+    if isinstance(error, OmegaConfBaseException):
+        return explain(error)
+    text = str(error)
+    if "Available options in" in text:  # Could not find 'align/foo' ... Available options in 'align': a b c
+        head, _, options = text.partition("Available options in")
+        group, _, names = options.partition(":")
+        known = [n.strip() for n in names.splitlines() if n.strip() and "Config search path" not in n and "," not in n]
+        known = known[: known.index("") if "" in known else len(known)]
+        wanted = head.split("'")[1].rpartition("/")[2] if "'" in head else ""
+        return f"{_join(head)} in group {group.strip()}{nearest(wanted, known)}".replace("In 'config': ", "")
+    return _join(text.partition("To append to your")[0])
+
+
+def _join(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines()]
+    return "; ".join(line for line in lines if line)

@@ -1,0 +1,56 @@
+"""The order of the stages, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from .checks import ConfigError
+from .config import build
+from .scene import Geometry, Panorama
+from .stages import protocols as stage
+
+
+@dataclass
+class Pipeline:
+    """Panorama in, Geometry out. The fields are in the order in which data meets them."""
+
+    enhance: dict[str, stage.Enhance]
+    project: stage.Project
+    predict: dict[str, stage.Predict]
+    fuse: stage.Fuse
+    align: stage.Align
+    blend: stage.Blend
+    refine: dict[str, stage.Refine]
+    segment: stage.Segment
+    export: dict[str, stage.Export]
+
+    def __post_init__(self) -> None:
+        if not self.predict:
+            raise ConfigError("predict=[] leaves nobody to look: choose at least one, e.g. predict=[oracle]")
+
+    def __call__(self, panorama: Panorama) -> Geometry:
+        seen = panorama  # only the networks see the enhanced picture; refinement and files use the original
+        for enhance in self.enhance.values():
+            seen = enhance(seen)
+        views = self.project(seen)
+        predictions = {name: predict(views) for name, predict in self.predict.items()}
+        aligned = self.align(self.fuse(predictions))
+        geometry = self.blend(aligned, panorama.size)
+        for refine in self.refine.values():
+            geometry = refine(geometry, panorama)
+        return self.segment(geometry, panorama)
+
+    def save(self, geometry: Geometry, panorama: Panorama, folder: Path) -> list[Path]:
+        """Write every chosen product into a folder and name the files."""
+        return [path for export in self.export.values() for path in export(geometry, panorama, folder)]
+
+
+def assemble(config: dict[str, Any]) -> Pipeline:
+    """Build the stages of a checked config."""
+    for field in fields(Pipeline):
+        node, several = config.get(field.name), field.type.startswith("dict")
+        if not isinstance(node, dict) or ("_target_" in node) is several:
+            raise ConfigError(f"{field.name}: expected {'a list of options' if several else 'one option'} of its group")
+    return Pipeline(**{field.name: build(config[field.name], field.name) for field in fields(Pipeline)})

@@ -1,0 +1,103 @@
+"""The folder of one run: made once the config is good, never shared, with all that is needed to run it again."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .checks import ResourceError
+from .config import Run
+from .files import sweep, write_text
+
+log = logging.getLogger("immersivedepth")
+
+# The packages whose versions decide the numbers of a run.
+_VERSIONED = ("immersivedepth", "torch", "timm", "numpy", "scipy", "opencv-python-headless", "hydra-core", "OpenEXR")
+_CONFIG, _FACTS, _LOG = "config.yaml", "run.json", "run.log"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where a run writes, and whether it goes on from an earlier one."""
+
+    path: Path
+    continued: bool = False
+
+    @classmethod
+    def open(cls, run: Run, config: dict[str, Any], job: str = "") -> RunFolder:
+        """Make <base>/<exp_name>/<date-time>, or with is_continue=true take the newest one there is."""
+        home = Path(run.device.base_exp_dir).expanduser() / run.exp_name
+        old = sorted(p.parent for p in home.glob(f"*/{_CONFIG}")) if run.is_continue else []
+        try:
+            folder = cls(old[-1], continued=True) if old else cls(_fresh(home, job))
+        except OSError as error:
+            raise ResourceError(
+                f"{home}: cannot make a run folder there: {error.strerror}. Set device.base_exp_dir to another place."
+            ) from error
+        sweep(folder.path)
+        _log_to(folder.path / _LOG)
+        if run.is_continue and not old:
+            log.info("is_continue=true, but %s holds no earlier run: starting a new one", home)
+        write_text(folder.path / _CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        write_text(folder.path / _FACTS, json.dumps(_facts(run), indent=2) + "\n")
+        return folder
+
+
+def _fresh(home: Path, job: str) -> Path:
+    """A folder that nobody else has: two runs may start in the same second."""
+    home.mkdir(parents=True, exist_ok=True)
+    stem = time.strftime("%Y%m%d-%H%M%S") + (f"-job{job}" if job else "")
+    for attempt in range(1000):
+        path = home / (f"{stem}-{attempt + 1}" if attempt else stem)
+        try:
+            path.mkdir()
+        except FileExistsError:
+            continue
+        return path
+    raise FileExistsError(17, "a thousand runs were started within one second")
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    import torch
+
+    versions = {}
+    for name in _VERSIONED:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed as a package"
+    return {
+        "seed": run.seed,
+        "arguments": sys.argv[1:],
+        "started": time.strftime("%Y-%m-%d %H:%M:%S %z"),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "versions": versions,
+    }
+
+
+def _log_to(path: Path) -> None:
+    """Everything goes to the log of the run; people see what matters on stderr."""
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    for handler in list(log.handlers):
+        if isinstance(handler, logging.FileHandler):
+            log.removeHandler(handler)
+            handler.close()
+    to_file = logging.FileHandler(path, encoding="utf-8")
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    log.addHandler(to_file)
