@@ -1,0 +1,1 @@
+"""{name: Prediction} -> Prediction: join what several models say."""
