@@ -128,13 +128,13 @@ class Head(nn.Module):
         self.readout_projects = nn.ModuleList(
             nn.Sequential(nn.Linear(2 * width, width), nn.GELU()) for _ in range(4 if use_clstoken else 0)
         )
-        self.scratch = nn.Module()
+        self.scratch = nn.ModuleDict()
         for level, channels in enumerate((one, two, three, four), start=1):
-            setattr(self.scratch, f"layer{level}_rn", nn.Conv2d(channels, features, 3, padding=1, bias=False))
+            self.scratch[f"layer{level}_rn"] = nn.Conv2d(channels, features, 3, padding=1, bias=False)
             # The coarsest one has a first unit too, which nothing reaches: it is in every released file.
-            setattr(self.scratch, f"refinenet{level}", Fusion(features, use_bn))
-        self.scratch.output_conv1 = nn.Conv2d(features, features // 2, 3, padding=1)
-        self.scratch.output_conv2 = nn.Sequential(
+            self.scratch[f"refinenet{level}"] = Fusion(features, use_bn)
+        self.scratch["output_conv1"] = nn.Conv2d(features, features // 2, 3, padding=1)
+        self.scratch["output_conv2"] = nn.Sequential(
             nn.Conv2d(features // 2, 32, 3, padding=1),
             nn.ReLU(),
             nn.Conv2d(32, 1, 1),
@@ -149,15 +149,15 @@ class Head(nn.Module):
             if self.readout_projects:
                 x = self.readout_projects[level](torch.cat([x, tokens[:, :1].expand_as(x)], -1))
             x = self.projects[level](x.mT.unflatten(-1, (rows, columns)))
-            maps.append(getattr(self.scratch, f"layer{level + 1}_rn")(self.resize_layers[level](x)))
+            maps.append(self.scratch[f"layer{level + 1}_rn"](self.resize_layers[level](x)))
         h, w = maps[0].shape[-2:]
         sizes = [(2 * h, 2 * w), *((m.shape[-2], m.shape[-1]) for m in maps[:-1])]
-        x = self.scratch.refinenet4(sizes[3], maps[3])
+        x = self.scratch["refinenet4"](sizes[3], maps[3])
         for level in (3, 2, 1):
-            x = getattr(self.scratch, f"refinenet{level}")(sizes[level - 1], maps[level - 1], x)
-        x = self.scratch.output_conv1(x)
+            x = self.scratch[f"refinenet{level}"](sizes[level - 1], maps[level - 1], x)
+        x = self.scratch["output_conv1"](x)
         x = F.interpolate(x, (rows * PATCH, columns * PATCH), mode="bilinear", align_corners=True)
-        out: Tensor = self.scratch.output_conv2(x)
+        out: Tensor = self.scratch["output_conv2"](x)
         return out
 
 

@@ -47,7 +47,7 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
 
 
 def describe_mismatch(state: Mapping[str, Tensor], encoder: str) -> str | None:
-    """Why a state dict cannot belong to the network of an encoder, in a few words; None if nothing speaks against it."""
+    """What a state dict is instead of one of this encoder, in a few words; None if it can be one."""
     found = recognise(state)
     if found == encoder:
         return None

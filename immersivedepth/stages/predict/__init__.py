@@ -1,0 +1,1 @@
+"""Views to predictions: one file per source of depth."""

@@ -1,0 +1,186 @@
+"""How every network looks at views: on which device, how precisely, and how many views at a time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ...checks import ConfigError, Range, ResourceError
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# What allocators say when memory ends; torch has an exception of its own for devices only.
+_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "could not create a memory object")
+
+
+@dataclass(frozen=True)
+class Running:
+    """Where and how networks run; `auto` takes the best that the machine has."""
+
+    kind: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    backend: Literal["torch", "openvino"] = "torch"
+    compile: bool = False
+    batch_size: Annotated[int, Range(1)] = 4  # views at a time; halves itself when memory does not suffice
+
+    def device(self) -> torch.device:
+        """The device, checked to be there."""
+        if self.backend == "openvino":
+            if self.kind not in ("auto", "cpu"):
+                raise ConfigError(f"device.backend=openvino runs on processors: set device.kind=cpu, not {self.kind}")
+            return torch.device("cpu")
+        available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+        if self.kind == "auto":
+            return torch.device(next(kind for kind, there in available.items() if there))
+        if not available[self.kind]:
+            there = ", ".join(kind for kind, yes in available.items() if yes)
+            raise ConfigError(f"device.kind={self.kind}: torch {torch.__version__} finds none; it finds {there}")
+        return torch.device(self.kind)
+
+    def dtype(self) -> torch.dtype:
+        """The numbers in which matrices are multiplied; everything else stays float32."""
+        if self.precision != "auto":
+            return _DTYPES[self.precision]
+        return torch.bfloat16 if _fast_bfloat16(self.device()) else torch.float32
+
+
+def _fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 products are faster than float32 ones: hardware that has them, not emulation."""
+    if device.type == "cuda":
+        # Emulated before compute capability 8.0; ROCm reports capabilities of another kind and has it.
+        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cpu":
+        # AVX512-BF16 without AMX was measured to be 1.6 times as fast as float32 (EPYC 9004).
+        flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return bool(flags.get("amx_bf16") or flags.get("avx512_bf16"))
+    return False
+
+
+class Runner:
+    """A network that is ready to look at any number of views."""
+
+    def __init__(self, net: nn.Module, running: Running, channels_last: bool = False) -> None:
+        self.running = running
+        self.device = running.device()
+        self.dtype = running.dtype()
+        self.batch_size = running.batch_size
+        net = net.to(self.device).eval().requires_grad_(False)
+        if channels_last:
+            net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.net: Callable[[Tensor], Tensor] = net
+        if running.backend == "openvino":
+            self.net = OpenVINO(net, self.dtype)
+        elif running.compile:
+            self.net = torch.compile(net)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        images: Tensor,
+        before: Callable[[Tensor], Tensor] | None = None,
+        after: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """Map [V, ...] to [V, ...] in float32 on the device of the images, one batch at a time.
+
+        `before` brings a batch (on the device of the network) to what the network reads, `after` brings what it
+        gives to what is wanted; both work in float32.
+        """
+        if not len(images):
+            raise ValueError("expected at least one view")
+        found: list[Tensor] = []
+        done = 0
+        while done < len(images):
+            batch = images[done : done + self.batch_size]
+            try:
+                found.append(self._run(batch, before, after).to(images.device))
+            except (RuntimeError, MemoryError) as error:
+                if not _lacks_memory(error):
+                    raise
+                if len(batch) == 1:
+                    raise ResourceError(
+                        f"one view of {batch.shape[-1]}x{batch.shape[-2]} does not fit the memory of {self.device}: "
+                        "choose a smaller network or input_size, or device.kind=cpu"
+                    ) from error
+            else:
+                done += len(batch)
+                continue
+            # Outside the handler, whose traceback holds on to the tensors of the failed attempt.
+            self.batch_size = (len(batch) + 1) // 2
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+        return torch.cat(found)
+
+    def _run(
+        self, batch: Tensor, before: Callable[[Tensor], Tensor] | None, after: Callable[[Tensor], Tensor] | None
+    ) -> Tensor:
+        x = batch.to(self.device)
+        x = x if before is None else before(x)
+        with _multiplying_in(self.dtype, self.device), _compiler_errors(self.running.compile):
+            y = self.net(x)
+        y = y.float()
+        return y if after is None else after(y)
+
+
+def _multiplying_in(dtype: torch.dtype, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    if dtype == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype)
+
+
+@contextlib.contextmanager
+def _compiler_errors(compiling: bool) -> Iterator[None]:
+    """A compiler that is missing or fails is the machine's lack, not the network's."""
+    if not compiling:
+        yield
+        return
+    from torch._dynamo.exc import TorchDynamoException
+
+    try:
+        yield
+    except TorchDynamoException as error:
+        first = str(error).strip().splitlines()[0]
+        raise ResourceError(
+            f"device.compile=true: torch.compile failed ({first}); install a C++ compiler or set it to false"
+        ) from error
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
+        words in str(error).lower() for words in _MEMORY_WORDS
+    )
+
+
+class OpenVINO:
+    """A network compiled by OpenVINO, once per shape of its input."""
+
+    def __init__(self, net: nn.Module, dtype: torch.dtype) -> None:
+        self.net = net
+        self.dtype = dtype
+        self.compiled: dict[tuple[int, ...], Any] = {}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        shape = tuple(x.shape)
+        if shape not in self.compiled:
+            self.compiled[shape] = self._compile(x)
+        return torch.from_numpy(self.compiled[shape](x.numpy())[0])
+
+    def _compile(self, x: Tensor) -> Any:
+        try:
+            import openvino
+        except ImportError as error:
+            raise ConfigError(
+                "device.backend=openvino needs the package openvino: pip install immersivedepth[openvino]"
+            ) from error
+        names = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
+        with torch.autocast("cpu", enabled=False):
+            model = openvino.convert_model(self.net, example_input=x, input=[list(x.shape)])
+        settings = {
+            "INFERENCE_PRECISION_HINT": names[self.dtype],
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        return openvino.Core().compile_model(model, "CPU", settings)
