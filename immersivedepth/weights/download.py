@@ -10,7 +10,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +56,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         if not _safe(newurl) or (req.full_url.startswith("https:") and not newurl.startswith("https:")):
-            raise WeightsError(f"{req.full_url}: refused, the server redirects to {newurl}, which is not HTTPS.")
+            raise WeightsError(f"{req.full_url} redirects to {newurl}, which is not HTTPS: refused")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -94,12 +94,22 @@ def sweep_stale(target: Path) -> None:
                 path.unlink()
 
 
-def download(url: str, target: Path, size: int | None, sha256: str | None, patience: Patience) -> str:
-    """Fetch `url` into `target` and return its SHA-256; after any failure `target` is as it was before."""
+def download(
+    url: str,
+    target: Path,
+    size: int | None,
+    sha256: str | None,
+    patience: Patience,
+    announce: Callable[[], None] = lambda: None,
+) -> str:
+    """Fetch `url` into `target` and return its SHA-256; after any failure `target` is as it was before.
+
+    `announce` is called once, when the server has answered and the transfer is about to begin.
+    """
     if not _safe(url):
-        raise WeightsError(f"{url}: refused, only HTTPS is used to fetch weights.")
+        raise WeightsError(f"{url} is not HTTPS: refused")
     with atomic(target) as temporary:
-        transfer = _Transfer(url, target, temporary, size, sha256 is not None, patience)
+        transfer = _Transfer(url, target, temporary, size, sha256 is not None, patience, announce)
         transfer.run()
         found = digest(temporary)
         if sha256 and found != sha256 and transfer.resumed:  # pieces of two different files, perhaps
@@ -109,11 +119,10 @@ def download(url: str, target: Path, size: int | None, sha256: str | None, patie
             found = digest(temporary)
         if sha256 and found != sha256:
             raise WeightsError(
-                f"{target.name}: what {url} sent is not the released file: SHA-256 expected {sha256}, found {found}. "
-                "Nothing was kept; try again, or fetch the file by hand."
+                f"what {url} sent is not the released file: SHA-256 expected {sha256}, found {found}; nothing was kept"
             )
         if reason := damage(temporary, thorough=sha256 is None):
-            raise WeightsError(f"{target.name}: what {url} sent is not a weights file: {reason}. Nothing was kept.")
+            raise WeightsError(f"what {url} sent is not a weights file: {reason}; nothing was kept")
         return found
 
 
@@ -121,13 +130,22 @@ class _Transfer:
     """The attempts to bring one file over, each going on where the last one stopped."""
 
     def __init__(
-        self, url: str, target: Path, temporary: Path, size: int | None, hashed: bool, patience: Patience
+        self,
+        url: str,
+        target: Path,
+        temporary: Path,
+        size: int | None,
+        hashed: bool,
+        patience: Patience,
+        announce: Callable[[], None],
     ) -> None:
         self.url, self.target, self.temporary, self.patience = url, target, temporary, patience
         self.size, self.hashed = size, hashed
         self.total = size  # bytes of the whole file, once known
         self.validator: str | None = None  # says to the server which version the first part is of
         self.resumed = False
+        self.reached = False  # the server has answered at least once
+        self.announce = announce
         self.opener = urllib.request.build_opener(_SafeRedirects)
 
     def run(self) -> None:
@@ -141,13 +159,12 @@ class _Transfer:
                 return
             except _Broken as broken:
                 failures = 0 if self.have - before >= min(CHUNK, (self.total or CHUNK) // 10 + 1) else failures + 1
-                if failures > self.patience.retries:
-                    raise WeightsError(
-                        f"{self.target.name}: {self.url} cannot be fetched ({broken}; tried {failures} times). "
-                        "Check the connection and try again, or fetch it by hand and put it into "
-                        f"{self.target.parent}."
-                    ) from broken
-                log.warning("%s: %s; trying again", self.target.name, broken)
+                # a server that never answered is most likely out of reach: one more attempt, without a word
+                if failures > (self.patience.retries if self.reached else min(self.patience.retries, 1)):
+                    raise WeightsError(f"{self.url}: {broken} (tried {failures} times)") from broken
+                log.log(
+                    logging.WARNING if self.reached else logging.INFO, "%s: %s; trying again", self.target.name, broken
+                )
                 time.sleep(max(min(broken.wait, 60.0), min(self.patience.backoff_s * 2 ** max(failures - 1, 0), 30.0)))
 
     @property
@@ -162,7 +179,10 @@ class _Transfer:
         if have and self.validator:
             headers |= {"Range": f"bytes={have}-", "If-Range": self.validator}
         with self._open(headers) as response:
+            self.reached = True
             have = self._start(response, have)
+            self.announce()
+            self.announce = lambda: None
             self._pour(response, have)
 
     def _open(self, headers: dict[str, str]) -> Any:
@@ -170,18 +190,16 @@ class _Transfer:
             return self.opener.open(urllib.request.Request(self.url, headers=headers), timeout=self.patience.timeout_s)
         except urllib.error.HTTPError as error:
             error.close()
+            self.reached = True
             if error.code == 416:  # the file at the other end is shorter than what was begun
                 self.validator = None
             if error.code in (*PASSING, 416):
                 wait = error.headers.get("Retry-After", "")
                 raise _Broken(f"the server answered {error.code}", float(wait) if wait.isdigit() else 0.0) from error
-            raise WeightsError(
-                f"{self.target.name}: {self.url} answered {error.code} {error.reason}. Fetch the file by hand and put "
-                f"it into {self.target.parent}."
-            ) from error
+            raise WeightsError(f"{self.url} answered {error.code} {error.reason}") from error
         except urllib.error.URLError as error:
             if isinstance(error.reason, ssl.SSLCertVerificationError):
-                raise WeightsError(f"{self.url}: refused, its certificate is not valid ({error.reason}).") from error
+                raise WeightsError(f"{self.url} has no valid certificate ({error.reason}): refused") from error
             raise _Broken(str(error.reason or error)) from error
         except (http.client.HTTPException, OSError) as error:
             raise _Broken(_say(error)) from error
@@ -190,12 +208,9 @@ class _Transfer:
         """Read the head of an answer; the position at which its body begins."""
         kind = response.headers.get("Content-Type", "").lower()
         if kind.startswith(("text/html", "application/xhtml")):
-            raise WeightsError(
-                f"{self.target.name}: {self.url} sent a web page (HTML) instead of the file. Fetch it by hand and put "
-                f"it into {self.target.parent}."
-            )
+            raise WeightsError(f"{self.url} sent a web page (HTML) instead of the file")
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise WeightsError(f"{self.target.name}: {self.url} sent an encoded body, which was not asked for.")
+            raise WeightsError(f"{self.url} sent an encoded body, which was not asked for")
         etag, date = response.headers.get("ETag"), response.headers.get("Last-Modified")
         strong = etag if etag and not etag.startswith("W/") else None
         length = response.headers.get("Content-Length", "")
@@ -217,19 +232,15 @@ class _Transfer:
     def _agree(self, total: int | None) -> None:
         """Compare the size that the server states with what is known."""
         if total is None and self.total is None:
-            raise WeightsError(f"{self.target.name}: {self.url} does not state a size, and none is known; refused.")
+            raise WeightsError(f"{self.url} states no size, and none is known: refused")
         if self.size is not None and total is not None and total != self.size:
-            raise WeightsError(
-                f"{self.target.name}: {self.url} holds {total} bytes, the released file has {self.size}; refused."
-            )
+            raise WeightsError(f"{self.url} holds {total} bytes, the released file has {self.size}: refused")
         if total is not None and self.total is not None and total != self.total:
             self.validator = None
             raise _Broken("the file changed its size at the other end")
         self.total = total if total is not None else self.total
         if self.total is not None and self.total > self.patience.limit:
-            raise WeightsError(
-                f"{self.target.name}: {self.url} holds {self.total} bytes, more than {self.patience.limit}; refused."
-            )
+            raise WeightsError(f"{self.url} holds {self.total} bytes, more than weights.limit_gb allows: refused")
 
     def _pour(self, response: Any, have: int) -> None:
         """Write the body of an answer from position `have` on."""
@@ -258,6 +269,15 @@ class _Transfer:
                     if window < SLOWEST * spent:
                         raise _Broken(f"slower than {SLOWEST} bytes per second after {have} of {whole} bytes")
                     window, since = 0, time.monotonic()
+            if self._more(response):
+                raise WeightsError(f"{self.url} sent more than {whole} bytes: refused")
+
+    def _more(self, response: Any) -> bool:
+        """Whether an answer that did not state its length goes on after the last byte expected."""
+        try:
+            return response.headers.get("Content-Length") is None and bool(response.read1(1))
+        except (http.client.HTTPException, OSError):
+            return False
 
     def _file(self, have: int) -> IO[bytes]:
         """The temporary file, cut to `have` bytes and open for writing on."""

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from ..checks import Range, ResourceError, UserError, WeightsError
+from ..checks import Range, ResourceError, WeightsError
 from ..files import write_text
 from .download import Patience, download, human, locked, sweep_stale
 from .reading import digest, read
-from .registry import HUB, REGISTRY, Source, known
+from .registry import HUB, HUB_PAGE, REGISTRY, Source, known
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,7 +52,8 @@ def fetch(name: str, path: str | Path | None = None, settings: Weights | None = 
 
 def load(name: str, path: str | Path | None = None, settings: Weights | None = None) -> dict[str, Tensor]:
     """The state dict of a name, from wherever `fetch` finds it."""
-    return read(fetch(name, path, settings))
+    file, verified = _obtain(known(name), path, settings or Weights())
+    return read(file, verified=verified)
 
 
 def download_named(settings: Weights) -> list[Path]:
@@ -89,24 +90,25 @@ def _destination(settings: Weights) -> Path:
     return folders[1]
 
 
-def _obtain(source: Source, path: str | Path | None, settings: Weights) -> tuple[Path, str]:
-    """The file and how it was come by."""
+def _obtain(source: Source, path: str | Path | None, settings: Weights) -> tuple[Path, bool]:
+    """The file, and whether its hash has just been compared."""
     folders = places(settings)
     if path is not None:
         given = Path(path).expanduser()
         if not given.is_dir():
-            return _explicit(source, given), "given"
+            return _explicit(source, given)
         folders = [given]
     for folder in folders:
         if (folder / source.file).is_file():
-            _verify(source, folder / source.file)
-            return folder / source.file, "found"
-    if path is not None or settings.offline or source.url is None:
-        raise _missing(source, folders, settings, path)
-    return _download(source, _destination(settings) / source.file, settings), "fetched"
+            return _verify(source, folder / source.file), True
+    if path is not None or source.url is None:
+        raise _missing(source, folders)
+    if settings.offline:
+        raise _missing(source, folders, "weights.offline=true forbids fetching it. ")
+    return _download(source, _destination(settings) / source.file, settings, folders), True
 
 
-def _explicit(source: Source, path: Path) -> Path:
+def _explicit(source: Source, path: Path) -> tuple[Path, bool]:
     """A file the user named: it may be one's own training, so only a pin that lies beside it binds it."""
     if not path.is_file():
         raise WeightsError(
@@ -115,12 +117,13 @@ def _explicit(source: Source, path: Path) -> Path:
         )
     if _pin(path).is_file():
         _check_pin(path)
-    elif path.name == source.file and source.sha256 and path.stat().st_size != source.size:
-        log.warning("%s has the name of a released file but not its size; taken as your own weights", path)
-    return path
+        return path, True
+    if path.name == source.file and source.size not in (None, path.stat().st_size):
+        log.warning("%s has the name of a released file but not its size; taken as weights of your own", path)
+    return path, False
 
 
-def _verify(source: Source, path: Path) -> None:
+def _verify(source: Source, path: Path) -> Path:
     """Refuse a file that is not the released one; where no hash is published, the first use decides."""
     size = path.stat().st_size
     if source.size is not None and size != source.size:
@@ -137,6 +140,7 @@ def _verify(source: Source, path: Path) -> None:
         _check_pin(path)
     else:
         _write_pin(source, path, digest(path))
+    return path
 
 
 def _remedy(source: Source) -> str:
@@ -171,33 +175,39 @@ def _write_pin(source: Source, path: Path, found: str) -> None:
         log.warning("%s: cannot be written, so a later change of %s would go unseen", _pin(path), path.name)
 
 
-def _download(source: Source, target: Path, settings: Weights) -> Path:
-    if source.url is None:
-        raise _missing(source, [target.parent], settings, None)
+def _download(source: Source, target: Path, settings: Weights, folders: list[Path]) -> Path:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        with locked(target):
+            if target.is_file():  # another process was faster
+                return _verify(source, target)
+            sweep_stale(target)
+            _fetch_into(target, source, settings, folders)
     except OSError as error:
         raise ResourceError(
-            f"{target.parent}: cannot be made: {error.strerror or error}. Set weights.folder to a folder of yours."
+            f"{target.parent}: cannot be written: {error.strerror or error}. Set weights.folder to a folder of yours."
         ) from error
-    patience = Patience(settings.timeout_s, settings.retries, settings.backoff_s, int(settings.limit_gb * 1e9))
-    with locked(target):
-        if target.is_file():  # another process was faster
-            _verify(source, target)
-            return target
-        sweep_stale(target)
-        log.warning(
-            "fetching %s (%s) into %s; licence %s: %s",
-            source.file, human(source.size), target.parent, source.licence, source.licence_note,
-        )  # fmt: skip
-        url = _mirrored(source.url)
-        try:
-            found = download(url, target, source.size, source.sha256, patience)
-        except UserError as error:
-            raise type(error)(f"{error} ({_facts(source)}; by hand: {source.page})") from error
-        if source.sha256 is None:
-            _write_pin(source, target, found)
     return target
+
+
+def _fetch_into(target: Path, source: Source, settings: Weights, folders: list[Path]) -> None:
+    patience = Patience(settings.timeout_s, settings.retries, settings.backoff_s, int(settings.limit_gb * 1e9))
+    url = _mirrored(source.url or "")
+    try:
+        found = download(url, target, source.size, source.sha256, patience, lambda: _announce(source, target.parent))
+    except WeightsError as error:
+        raise _missing(source, folders, f"It could not be fetched: {error}. ") from error
+    if source.sha256 is None:
+        _write_pin(source, target, found)
+
+
+def _announce(source: Source, folder: Path) -> None:
+    log.warning(
+        "fetching %s (%s) into %s; licence %s: %s",
+        source.file, human(source.size), folder, source.licence, source.licence_note,
+    )  # fmt: skip
+    if source.sha256 and source.sha256_from != HUB_PAGE:
+        log.info("%s: SHA-256 from %s", source.file, source.sha256_from)
 
 
 def _mirrored(url: str) -> str:
@@ -206,8 +216,7 @@ def _mirrored(url: str) -> str:
     return url.replace(HUB, endpoint, 1) if endpoint and url.startswith(HUB + "/") else url
 
 
-def _missing(source: Source, folders: list[Path], settings: Weights, path: str | Path | None) -> WeightsError:
-    why = "weights.offline=true forbids fetching it. " if settings.offline and source.url and path is None else ""
+def _missing(source: Source, folders: list[Path], why: str = "") -> WeightsError:
     other = "midas" if source.package == "depth_anything_v2" else "depth_anything_v2"
     get = f"get it with `{_command(source)}`" if source.url else f"get it by hand from {source.page}"
     return WeightsError(

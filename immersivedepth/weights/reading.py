@@ -80,10 +80,13 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def read(path: Path | str, sha256: str | None = None) -> dict[str, Tensor]:
-    """The state dict of a `.safetensors` or PyTorch file, unwrapped, on the CPU; refused if it is not only tensors."""
+def read(path: Path | str, sha256: str | None = None, *, verified: bool = False) -> dict[str, Tensor]:
+    """The state dict of a `.safetensors` or PyTorch file, unwrapped, on the CPU; refused if it is not only tensors.
+
+    Without a hash the checksums inside a PyTorch file are compared instead, unless it was `verified` a moment ago.
+    """
     path = Path(path)
-    content = _content(path, sha256, lenient=True)
+    content = _content(path, sha256, lenient=True, thorough=sha256 is None and not verified)
     state = _unwrap(content, path)
     size = path.stat().st_size
     tensors = {key: _plain(value, key, path, size) for key, value in state.items()}
@@ -96,7 +99,7 @@ def read(path: Path | str, sha256: str | None = None) -> dict[str, Tensor]:
 def read_checkpoint(path: Path | str, sha256: str | None = None) -> dict[str, Any]:
     """A training checkpoint as it was saved: nested mappings, lists, numbers and tensors, and nothing else."""
     path = Path(path)
-    content = _content(path, sha256, lenient=False)
+    content = _content(path, sha256, lenient=False, thorough=sha256 is None)
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: expected a mapping, it holds {_name(content)}.")
     return content
@@ -162,7 +165,7 @@ def family(state: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _content(path: Path, sha256: str | None, lenient: bool) -> Any:
+def _content(path: Path, sha256: str | None, *, lenient: bool, thorough: bool) -> Any:
     """What a file holds, after every check that can be made before it is unpickled."""
     if not path.is_file():
         raise WeightsError(f"{path}: not found, or not a file.")
@@ -172,7 +175,7 @@ def _content(path: Path, sha256: str | None, lenient: bool) -> Any:
                 f"{path}: damaged or not the expected file: SHA-256 expected {sha256}, found {found}. "
                 "Delete it and fetch it again."
             )
-        if reason := damage(path, thorough=sha256 is None):
+        if reason := damage(path, thorough):
             raise WeightsError(f"{path}: {reason}. Delete it and fetch it again.")
         with path.open("rb") as handle:
             head = handle.read(9)

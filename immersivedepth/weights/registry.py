@@ -41,7 +41,7 @@ def known(name: str) -> Source:
         return REGISTRY[stem]
     close = difflib.get_close_matches(stem, REGISTRY, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]}?" if close else "mode=weights lists all names"
-    raise ConfigError(f"weights.download: {name!r} is not a known file; {hint}")
+    raise ConfigError(f"weights: {name!r} is not a known file; {hint}")
 
 
 _APACHE = ("Apache-2.0", "free use, also commercial, with attribution")
@@ -55,7 +55,7 @@ _OMNIDATA = (
     "the licence agreement of the Omnidata starter dataset; read it at https://github.com/EPFL-VILAB/omnidata",
 )
 
-_HUB_PAGE = "the publisher's page on the hub"
+HUB_PAGE = "the publisher's page on the hub"
 _COPIES = "public copies of the file that agree; the publisher states none"
 _PREFIX = "public copies, agreeing with the first eight digits in the publisher's older file name"
 _SISTER = "a public copy whose sister files agree with the publisher; the publisher states none"
@@ -68,14 +68,14 @@ _DEPTH_ANYTHING: dict[str, tuple[str, str, int | None, str | None, str]] = {
         "65ae6e3ee054faf5f2a0b3d079fbf181aaad86a0",
         99218434,
         "715fade13be8f229f8a70cc02066f656f2423a59effd0579197bbf57860e1378",
-        _HUB_PAGE,
+        HUB_PAGE,
     ),
     "vitb": (
         "Base",
         "f11825d6a03793a70dfb594c89a0e990986de230",
         389961218,
         "0d2b7002e62d39d655571c371333340bd88f67ab95050c03591555aa05645328",
-        _HUB_PAGE,
+        HUB_PAGE,
     ),
     "vitl": (
         "Large",
@@ -90,35 +90,35 @@ _DEPTH_ANYTHING: dict[str, tuple[str, str, int | None, str | None, str]] = {
         "main",
         None,
         "9dc9e274c5eff55c6daf27b660c0ced0eca4e8593a6da90cdcb04d2b4d3f3fa2",
-        _HUB_PAGE,
+        HUB_PAGE,
     ),
     "metric_hypersim_vitl": (
         "Metric-Hypersim-Large",
         "2c34ee4472cd0e02174fef0a39376cbdcbad295c",
         None,
         "6f82ff2bc543ac02ddff4aa31fa363676a8305dd3ccf04e80e2af115a044cb6d",
-        _HUB_PAGE,
+        HUB_PAGE,
     ),
     "metric_vkitti_vits": (
         "Metric-VKITTI-Small",
         "a49638011c708103f1f0fcbdf138392539558bca",
         None,
         "9203e538d35255c90dda4b7fedb47ff33fe725497bcca3b1e53b3a65ee63f0cb",
-        _HUB_PAGE,
+        HUB_PAGE,
     ),
     "metric_vkitti_vitb": (
         "Metric-VKITTI-Base",
         "c3208e5f0ea82b95f0e418ce28008d8aed48d205",
         389964656,
         "4dad67a7cc10b462bca48e6b8569c762b8eb3c1adada170a3851a6d3ba37bb3e",
-        _HUB_PAGE,
+        HUB_PAGE,
     ),
     "metric_vkitti_vitl": (
         "Metric-VKITTI-Large",
         "d749ee03c2788eea07378440e26a530442dc4fc9",
         1341401064,
         "239b1054a369e66da2576e9a118d6d7c12d90dc8ebe609579a9a09cd8e05fe38",
-        _HUB_PAGE,
+        HUB_PAGE,
     ),
 }
 
