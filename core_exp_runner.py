@@ -44,7 +44,19 @@ def depth(config: dict[str, Any], job: str) -> None:
         raise InputError(f"{several}{bad[0].error}")
 
 
-MODES: dict[str, Callable[[dict[str, Any], str], None]] = {"depth": depth}
+def weights(config: dict[str, Any], job: str) -> None:
+    """List the known weights and where they lie, or fetch those that weights.download names."""
+    from immersivedepth.weights import download_named, table
+
+    settings = configs.build(config["weights"], "weights")
+    if settings.download:
+        for path in download_named(settings):
+            print(path)
+    else:
+        print(table(settings))
+
+
+MODES: dict[str, Callable[[dict[str, Any], str], None]] = {"depth": depth, "weights": weights}
 
 
 def run(cfg: DictConfig) -> None:

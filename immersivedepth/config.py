@@ -32,6 +32,7 @@ TRUSTED = (
     "immersivedepth.training.",
     "immersivedepth.losses.",
     "immersivedepth.metrics.",
+    "immersivedepth.weights.",
     "torch.optim.",
 )
 # What Hydra's own part of a config may name: the launchers and sweepers it ships, and those a user installed.
@@ -208,7 +209,10 @@ def _check_node(node: dict[str, Any], path: str, found: Callable[..., Any]) -> N
         raise ConfigError(f"{path}: {node['_target_']} is a function and is never called from a config; add _partial_")
     if strange := [k for k in node if str(k).startswith("_") and k not in ("_target_", "_partial_")]:
         raise ConfigError(f"{path}.{strange[0]}: such keys are not used here; take it out".lstrip("."))
-    signature = inspect.signature(found)
+    try:
+        signature = inspect.signature(found)
+    except ValueError as error:  # some classes written in C do not tell
+        raise ConfigError(f"{path}: {node['_target_']} does not say which keys it takes") from error
     parameters = {p.name: p for p in signature.parameters.values() if p.kind is not p.VAR_POSITIONAL}
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     hints = _hints(found)

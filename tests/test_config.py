@@ -111,12 +111,12 @@ def test_nothing_is_imported_before_its_name_passed(monkeypatch):
 
 
 def test_users_may_trust_their_own_package(monkeypatch):
-    monkeypatch.setenv("IMMERSIVEDEPTH_TRUST", "collections.")
-    built = build({"_target_": "collections.OrderedDict"})
-    assert type(built).__name__ == "OrderedDict"
+    monkeypatch.setenv("IMMERSIVEDEPTH_TRUST", "argparse.")
+    built = build({"_target_": "argparse.Namespace"})
+    assert type(built).__name__ == "Namespace"
     monkeypatch.delenv("IMMERSIVEDEPTH_TRUST")
     with pytest.raises(ConfigError):
-        check_targets({"_target_": "collections.OrderedDict"})
+        check_targets({"_target_": "argparse.Namespace"})
 
 
 @pytest.mark.parametrize(
