@@ -7,6 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+CORNER = math.degrees(math.atan(3 - math.sqrt(5)))  # angle from the centre of a face to its corners, 37.377 degrees
+RING_RATIOS = (1.1, 1.4, 1.7)  # half fields of view of PeRF's sixty views, as multiples of the face circumradius
+
+
+def ring_fov(ratio: float) -> float:
+    """Field of view in degrees whose half tangent is `ratio` times the circumradius of the face."""
+    return 2 * math.degrees(math.atan(ratio * math.tan(math.radians(CORNER))))
+
 
 def face_centres() -> Tensor:  # [20, 3]
     """Unit directions, five in each of four rings from north to south, each ring from +x towards +y."""

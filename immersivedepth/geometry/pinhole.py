@@ -7,7 +7,7 @@ from torch import Tensor
 
 def view_rays(rotation: Tensor, tan_half_fov: Tensor, resolution: int) -> Tensor:  # [V, h, w, 3]
     """Rays of depth one in world axes, so that their length is distance / depth."""
-    t = (torch.arange(resolution, device=rotation.device) + 0.5) / resolution * 2 - 1
+    t = (torch.arange(resolution, device=rotation.device, dtype=rotation.dtype) + 0.5) / resolution * 2 - 1
     y, x = torch.meshgrid(t, t, indexing="ij")
     flat = torch.stack([x, y], dim=-1) * tan_half_fov[:, None, None, None]
     rays = torch.cat([flat, torch.ones_like(flat[..., :1])], dim=-1)

@@ -1,0 +1,173 @@
+"""Panorama to views and back, as fast as the device allows, closed at the seam and over both poles.
+
+On the CPU, uint8 goes through OpenCV's fixed-point maps and float32 through its float maps; both stay in a bounded
+cache. Everything else (other devices, other types, gradients, huge panoramas) is sampled by torch where it lies.
+"""
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..scene import Rig
+from . import pinhole, sphere
+from .cached import cached, key_of
+
+REMAP_SIDE = 32000  # OpenCV's maps and sizes are 16-bit integers
+MAP_BYTES = 256 << 20  # most that cached maps may hold
+SAMPLES_APART = 1.6  # panorama pixels between samples, up to which bilinear reading does not alias to speak of
+HALVE_ABOVE = 4.0  # panorama pixels per view pixel from which on a halved panorama loses no detail the views hold
+
+
+def erp_to_views(image: Tensor, rig: Rig, antialias: bool = True) -> Tensor:  # [C, H, W] -> [V, C, h, w]
+    """What the cameras see of a panorama, in its own type.
+
+    With antialias, a view pixel that covers several panorama pixels averages several samples.
+    """
+    height, width = image.shape[-2:]
+    halvings, grids = _sampling(width, rig, antialias)
+    if halvings:
+        image = sphere.resize_erp(image, height >> halvings, 2 * (height >> halvings))
+    fast = image.dtype == torch.uint8 or (image.dtype == torch.float32 and remap_is_exact())
+    if not fast or image.device.type != "cpu" or image.requires_grad or max(image.shape) > REMAP_SIDE:
+        return _by_sampling(image, rig, grids)
+    return _by_remap(image, rig, grids)
+
+
+def mask_to_views(mask: Tensor, rig: Rig) -> Tensor:  # [1, H, W] -> [V, 1, h, w], bool
+    """True where everything that makes up the pixel of a view is True."""
+    return erp_to_views(mask.to(torch.uint8) * 255, rig) == 255
+
+
+def _sampling(width: int, rig: Rig, antialias: bool) -> tuple[int, tuple[int, ...]]:
+    """How often to halve the panorama, and the side of the grid of samples that each view pixel averages."""
+    if not antialias:
+        return 0, (1,) * len(rig)
+    pixels = [2 * tan / rig.resolution * width / (2 * math.pi) for tan in rig.tan_half_fov.tolist()]
+    halvings = max(0, math.ceil(math.log2(min(pixels) / HALVE_ABOVE)))
+    return halvings, tuple(max(1, math.ceil(p / 2**halvings / SAMPLES_APART)) for p in pixels)
+
+
+# ---- by OpenCV on the CPU -------------------------------------------------------------------------------------------
+
+Map = tuple[NDArray[np.generic], NDArray[np.generic]]
+
+
+def _by_remap(image: Tensor, rig: Rig, grids: tuple[int, ...]) -> Tensor:
+    if len(image) > 4:  # as many channels as OpenCV reads at once
+        return torch.cat([_by_remap(part, rig, grids) for part in image.split(4)], dim=1)
+    height, width = image.shape[-2:]
+    padded = _interleaved(image)
+    views = np.empty((len(rig), rig.resolution, rig.resolution, len(image)), padded.dtype)
+    camera = (key_of(rig.rotation.float()), key_of(rig.tan_half_fov.float()), rig.resolution)
+    fixed = image.dtype == torch.uint8
+    size = sum((n * rig.resolution) ** 2 for n in grids) * (6 if fixed else 8)
+    maps = (_all_maps if size <= MAP_BYTES else _each_map)(*camera, grids, height, width, fixed)
+    for view, n, (x, y) in zip(views, grids, maps, strict=True):
+        if n == 1:
+            cv2.remap(padded, x, y, cv2.INTER_LINEAR, dst=view)
+        else:
+            fine = cv2.remap(padded, x, y, cv2.INTER_LINEAR)
+            cv2.resize(fine, view.shape[:2], dst=view, interpolation=cv2.INTER_AREA)
+    return torch.from_numpy(views).permute(0, 3, 1, 2)
+
+
+def _interleaved(image: Tensor) -> NDArray[np.generic]:  # [C, H, W] -> [H + 2, W + 1, C]
+    """Channels last, with a row beyond either pole and the first column again at the end, so that no sample leaves."""
+    planes = image.detach().numpy()
+    channels, height, width = planes.shape
+    padded = np.empty((height + 2, width + 1, channels), planes.dtype)
+    inner = padded[1:-1, :-1]
+    if channels > 1 and all(plane.flags.c_contiguous for plane in planes):
+        cv2.merge(list(planes), dst=inner)
+    else:
+        inner[...] = planes.transpose(1, 2, 0)
+    padded[0, :-1] = np.roll(inner[0], width // 2, axis=0)
+    padded[-1, :-1] = np.roll(inner[-1], width // 2, axis=0)
+    padded[:, -1] = padded[:, 0]
+    return padded
+
+
+@cached(MAP_BYTES)
+def _all_maps(*key: Any) -> list[Map]:
+    return list(_each_map(*key))
+
+
+def _each_map(
+    rotations: bytes, tans: bytes, resolution: int, grids: tuple[int, ...], height: int, width: int, fixed: bool
+) -> Iterator[Map]:
+    """Where the pixels of each view lie in the padded panorama, as cv2.remap wants it.
+
+    Views with a level horizon that look equally far up or down are one map, shifted around and mirrored: of the
+    icosahedron's twenty views only two need trigonometry, and of these only the left half.
+    """
+    bases: dict[tuple[float, float, int], tuple[Tensor, Tensor]] = {}
+    rotation = np.frombuffer(rotations, np.float32).reshape(-1, 3, 3)
+    for turn, tan, n in zip(rotation, np.frombuffer(tans, np.float32), grids, strict=True):
+        side = n * resolution
+        level = abs(turn[2, 0]) < 1e-6 and turn[2, 1] < 1e-6
+        if level:
+            pitch, yaw = math.atan2(turn[2, 2], -turn[2, 1]), math.atan2(turn[0, 0], -turn[1, 0])
+            base = (round(abs(pitch), 6), float(tan), side)
+            if base not in bases:
+                bases[base] = _level_view(abs(pitch), float(tan), side)
+            right, up = bases[base]
+            if pitch < 0:
+                right, up = right.flip(0), -up.flip(0)
+        else:
+            rays = pinhole.view_rays(torch.tensor(turn)[None], torch.tensor([tan]), side)[0]
+            right, up, yaw = *_angles(rays[..., 0], -rays[..., 1], rays[..., 2]), 0.0
+        # The columns run from 0 to W, so that the repeated column serves the seam; half a turn keeps them positive.
+        ahead = (0.5 - yaw / (2 * math.pi)) % 1
+        x = right * (width / (2 * math.pi)) + (width * (ahead + (ahead < 0.5)) - 0.5)
+        x = torch.where(x >= width, x - width, x).clamp_min_(0).numpy()
+        y = (up * (-height / math.pi) + (0.5 * height + 0.5)).numpy()
+        yield cv2.convertMaps(x, y, cv2.CV_16SC2) if fixed else (x, y)
+
+
+def _level_view(pitch: float, tan: float, side: int) -> tuple[Tensor, Tensor]:  # [h, w] twice
+    """Longitude to the right of the axis, and latitude, of the pixels of a view without roll."""
+    t = ((torch.arange(side, dtype=torch.float64) + 0.5) / side * 2 - 1) * tan
+    half = -t[: (side + 1) // 2].flip(0)  # the right half, the middle column included
+    ahead, up = math.cos(pitch) + t * math.sin(pitch), math.sin(pitch) - t * math.cos(pitch)
+    x = half.float().expand(side, -1)
+    longitude, latitude = _angles(ahead.float()[:, None].expand_as(x), x, up.float()[:, None].expand_as(x))
+    odd = side % 2
+    return (
+        torch.cat([-longitude[:, odd:].flip(1), longitude], dim=1),
+        torch.cat([latitude[:, odd:].flip(1), latitude], dim=1),
+    )
+
+
+def _angles(ahead: Tensor, right: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.atan2(right, ahead), torch.atan2(up, torch.hypot(ahead, right))
+
+
+@functools.cache
+def remap_is_exact() -> bool:
+    """Whether this OpenCV reads between pixels exactly; before 4.12 it rounded positions to 1/32 pixel."""
+    ramp = np.arange(16, dtype=np.float32).repeat(4).reshape(16, 4).T.copy()
+    at = np.full((4, 16), 7 + 1 / 128, np.float32)
+    return bool(abs(cv2.remap(ramp, at, np.ones_like(at), cv2.INTER_LINEAR)[0, 0] - at[0, 0]) < 1e-6)
+
+
+# ---- by torch where the image lies ----------------------------------------------------------------------------------
+
+
+def _by_sampling(image: Tensor, rig: Rig, grids: tuple[int, ...]) -> Tensor:
+    source = image if image.is_floating_point() else image.float()
+    views = []
+    for v, n in enumerate(grids):
+        rotation, tan = rig.rotation[v : v + 1].to(source), rig.tan_half_fov[v : v + 1].to(source)
+        rays = pinhole.view_rays(rotation, tan, n * rig.resolution)[0]
+        view = sphere.sample_erp(source, sphere.rays_to_erp(rays)).permute(2, 0, 1)
+        view = F.avg_pool2d(view, n) if n > 1 else view
+        views.append(view if image.is_floating_point() else view.round().clamp(0, 255).to(image.dtype))
+    return torch.stack(views)
