@@ -1,0 +1,373 @@
+"""From the bytes of a file to the numbers it holds, strictly: what is cut short or fails a checksum is refused."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import struct
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .doors import Source
+from .metadata import ORIENTATION, read_gpano, upright
+
+Array = NDArray[Any]
+_BAND = 256  # rows copied at once, so that a large picture is never held in several forms
+
+
+@dataclass
+class Decoded:
+    """What a decoder found."""
+
+    pixels: Array  # [H, W, C], 1 grey, 2 grey and alpha, 3 RGB, 4 RGB and alpha
+    bits: int
+    linear: bool = False  # light, not display values
+    premultiplied: bool = False
+    orientation: int = 1
+    gpano: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def _decode_pillow(source: Source) -> Decoded:
+    """PNG, JPEG, TIFF, WebP and BMP. Pillow's classes are used directly: `Image.open` has a limit of its own."""
+    from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
+
+    opener: dict[str, Callable[[Any], Any]] = {
+        "PNG": PngImagePlugin.PngImageFile,
+        "JPEG": JpegImagePlugin.JpegImageFile,
+        "TIFF": TiffImagePlugin.TiffImageFile,
+        "WEBP": WebPImagePlugin.WebPImageFile,
+        "BMP": BmpImagePlugin.BmpImageFile,
+    }
+    if source.format == "WEBP":  # its decoder takes memory for the whole canvas when it is opened
+        source.check_size(*_webp_size(source))
+    if source.format == "PNG":
+        source.handle.seek(16)
+        source.check_size(*struct.unpack(">II", source.handle.read(8)))
+    source.handle.seek(0)
+    with opener[source.format](source.handle) as picture:
+        source.check_size(*picture.size)
+        _check_whole(source, picture)
+        deep = _deep_bits(source, picture)
+        if deep:
+            decoded = _decode_deep(source, picture, deep)
+        else:
+            has_alpha = picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
+            decoded = Decoded(_pillow_pixels(picture, "RGBA" if has_alpha else "RGB"), bits=8)
+        if getattr(picture, "is_animated", False) and source.format == "WEBP":
+            decoded.notes.append("animated: only the first frame is used")
+        _read_metadata(picture, decoded)
+    return decoded
+
+
+def _pillow_pixels(picture: Any, mode: str) -> Array:
+    """The pixels as a writable array, copied band by band."""
+    picture.load()
+    if picture.mode != mode:
+        picture = picture.convert(mode)
+    width, height = picture.size
+    pixels = np.empty((height, width, len(mode)), np.uint8)
+    for top in range(0, height, _BAND):
+        below = min(top + _BAND, height)
+        pixels[top:below] = np.asarray(picture.crop((0, top, width, below)))
+    return pixels
+
+
+def _check_whole(source: Source, picture: Any) -> None:
+    """What the decoders overlook: bytes missing at the end, and checksums."""
+    if source.format == "PNG":
+        _check_png(source)
+    elif source.format == "JPEG":
+        data = source.bytes()
+        if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
+            raise source.damaged("cut short: there is no end marker")
+    elif source.format == "TIFF":
+        for offsets, counts in ((273, 279), (324, 325)):  # strips, tiles
+            ends = zip(picture.tag_v2.get(offsets, ()), picture.tag_v2.get(counts, ()), strict=False)
+            if any(start + size > source.length for start, size in ends):
+                raise source.damaged("cut short: its strips reach beyond the end of the file")
+
+
+def _check_png(source: Source) -> None:
+    data = memoryview(source.bytes())
+    at = 8
+    while at + 12 <= len(data):
+        size = int.from_bytes(data[at : at + 4], "big")
+        name = bytes(data[at + 4 : at + 8])
+        end = at + 8 + size
+        if end + 4 > len(data):
+            break
+        if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
+            raise source.damaged(f"wrong checksum in chunk {name.decode('ascii', 'replace')}")
+        if name == b"IEND":
+            return
+        at = end + 4
+    raise source.damaged("cut short: there is no end marker")
+
+
+def _webp_size(source: Source) -> tuple[int, int]:
+    source.handle.seek(12)
+    head = source.handle.read(18)
+    kind, body = head[:4], head[8:]
+    if len(head) < 18 or kind not in (b"VP8X", b"VP8L", b"VP8 "):
+        raise source.damaged("its header is not one of WebP")
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+    if kind == b"VP8L":
+        packed = int.from_bytes(body[1:5], "little")
+        return 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
+    return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+
+
+def _deep_bits(source: Source, picture: Any) -> int:
+    """Bits of a sample where Pillow would drop some, else 0."""
+    if source.format == "PNG":
+        source.handle.seek(24)
+        return 16 if source.handle.read(1) == b"\x10" else 0
+    if source.format == "TIFF":
+        bits = max(picture.tag_v2.get(258, (1,)))
+        return bits if bits > 8 else 0
+    return 0
+
+
+def _decode_deep(source: Source, picture: Any, bits: int) -> Decoded:
+    """16-bit PNG and TIFF and floating TIFF, by OpenCV, which keeps their bits."""
+    if source.format == "TIFF" and picture.tag_v2.get(262) not in (1, 2):  # photometric: grey or RGB
+        raise source.error(f"is a {bits}-bit TIFF in a rare colour space; save it as RGB or as 16-bit PNG")
+    pixels = _decode_opencv(source)
+    if pixels.dtype not in (np.uint16, np.float32, np.float64):
+        raise source.error(f"is a TIFF of {pixels.dtype} samples; save it with 8 or 16 bits, or as 32-bit float")
+    return Decoded(pixels, bits=bits, linear=pixels.dtype.kind == "f")
+
+
+def _decode_opencv(source: Source) -> Array:  # [H, W, C], RGB
+    import cv2
+
+    level = cv2.utils.logging.getLogLevel()
+    cv2.utils.logging.setLogLevel(0)  # its complaints would come before ours
+    try:
+        pixels = cv2.imdecode(np.frombuffer(source.bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+    if pixels is None:
+        raise source.damaged("its data cannot be decoded")
+    if pixels.ndim == 2:
+        return pixels[..., None]
+    if pixels.shape[2] == 3:
+        return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB, dst=pixels)
+    return cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGBA, dst=pixels)
+
+
+def _decode_hdr(source: Source) -> Decoded:
+    header, _, rest = source.bytes()[:65536].partition(b"\n\n")
+    line = rest.split(b"\n", 1)[0].split()
+    if b"32-bit_rle_xyze" in header:
+        raise source.error("is a Radiance picture in XYZ colours; convert it to RGB (ra_xyze -r)")
+    if len(line) != 4 or not (line[1].isdigit() and line[3].isdigit()):
+        raise source.damaged("there is no line with its size")
+    if (line[0], line[2]) != (b"-Y", b"+X"):
+        raise source.error("is a Radiance picture in an unusual pixel order; expected -Y +X, save it again upright")
+    height, width = int(line[1]), int(line[3])
+    source.check_size(width, height)
+    pixels = _decode_opencv(source)
+    if pixels.shape != (height, width, 3):
+        raise source.damaged("its size is not that of its header")
+    return Decoded(pixels, bits=32, linear=True)
+
+
+def _decode_exr(source: Source) -> Decoded:
+    channels = _exr_channels(source)
+    for layer in sorted({name.rpartition(".")[0] for name in channels}, key=lambda name: (name != "", name)):
+        prefix = f"{layer}." if layer else ""
+        mine = {n[len(prefix) :].upper(): a for n, a in channels.items() if n.rpartition(".")[0] == layer}
+        grey = [mine[n] for n in ("Y", "L", "Z", "V") if n in mine] if len(mine) <= 2 else []
+        if {"R", "G", "B"} <= mine.keys():
+            colours = [mine["R"], mine["G"], mine["B"]]
+        elif grey or len(mine) == 1:
+            colours = grey[:1] or list(mine.values())
+        else:
+            continue
+        planes = colours + ([mine["A"]] if "A" in mine and mine["A"] is not colours[0] else [])
+        bits = 8 * max(plane.dtype.itemsize for plane in colours)
+        pixels = np.empty((*planes[0].shape, len(planes)), np.result_type(*planes))
+        for k, plane in enumerate(planes):
+            pixels[..., k] = plane
+        return Decoded(pixels, bits=bits, linear=True, premultiplied=True)
+    raise source.error(f"has the channels {', '.join(sorted(channels)[:12])}; expected R, G, B or one grey channel")
+
+
+def _exr_channels(source: Source) -> dict[str, Array]:
+    """All channels of the first part, by name; cv2 has no OpenEXR, or one that crashes on damaged files."""
+    import OpenEXR
+
+    name = str(source.path)
+    samples = 0
+    header: dict[str, Any] = {}
+    for part in OpenEXR.File(name, separate_channels=True, header_only=True).parts:
+        if part.type() not in (OpenEXR.scanlineimage, OpenEXR.tiledimage):
+            raise source.error("is a deep EXR; flatten it to one value per pixel")
+        (left, top), (right, bottom) = (corner.tolist() for corner in part.header["dataWindow"])
+        samples += len(part.header["channels"])
+        source.check_size(right - left + 1, bottom - top + 1, samples)
+        header = header or part.header
+    (left, top), (right, bottom) = (corner.tolist() for corner in header["dataWindow"])
+    (x0, y0), (x1, y1) = (corner.tolist() for corner in header["displayWindow"])
+    if (left, top, right, bottom) != (x0, y0, x1, y1):
+        raise source.error(
+            f"holds the pixels {left},{top} to {right},{bottom} of a picture of {x0},{y0} to {x1},{y1}; "
+            "save it with the data window equal to the display window"
+        )
+    if any(c.xSampling != 1 or c.ySampling != 1 for c in header["channels"]):
+        raise source.error("is an EXR with subsampled colour (luminance-chroma); save it as RGB")
+    with contextlib.redirect_stdout(io.StringIO()) as said:  # the package prints its warnings
+        parts = OpenEXR.File(name, separate_channels=True).parts
+    shape = (bottom - top + 1, right - left + 1)
+    channels = {c: v.pixels for c, v in parts[0].channels.items()} if parts else {}
+    if not channels or any(pixels is None or pixels.shape != shape for pixels in channels.values()):
+        raise source.damaged(said.getvalue().removeprefix("Warning: ") or "its pixels cannot be read")
+    return channels
+
+
+def _decode_npy(source: Source) -> Decoded:
+    pixels = _load_npy(source)
+    if pixels.ndim == 3 and pixels.shape[-1] not in (1, 3, 4) and pixels.shape[0] in (1, 3, 4):
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3, 4):
+        raise source.error(f"has the shape {list(pixels.shape)}; expected [H, W, 3] or [3, H, W]")
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8) * np.uint8(255)
+    if pixels.dtype not in (np.uint8, np.uint16) and pixels.dtype.kind != "f":
+        raise source.error(f"has {pixels.dtype} values; expected uint8, uint16 or floats in 0..1")
+    if pixels.dtype.kind == "f":
+        low, high = float(np.min(pixels)), float(np.max(pixels))
+        if low < 0 or high > 1:  # NaN is neither, and is found with the other formats'
+            raise source.error(f"has values from {low:g} to {high:g}; expected floats in 0..1 or uint8 (0..255)")
+    return Decoded(pixels, bits=8 * pixels.dtype.itemsize)
+
+
+def _load_npy(source: Source) -> Array:
+    source.handle.seek(0)
+    version = np.lib.format.read_magic(source.handle)
+    reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, kind = reader(source.handle)
+    if kind.hasobject or kind.kind not in "fiub":
+        raise source.error(f"is an array of {kind}; expected plain numbers")
+    if not 2 <= len(shape) <= 3:
+        raise source.error(f"is an array of shape {list(shape)}; expected a picture or a map")
+    if 0 in shape:
+        raise source.error(f"is an array of shape {list(shape)} without pixels")
+    sides = sorted(shape)
+    source.check_size(sides[-1], sides[-2], sides[0] if len(shape) == 3 else 1)
+    if source.handle.tell() + math.prod(shape) * kind.itemsize > source.length:
+        raise source.damaged("cut short")
+    source.handle.seek(0)
+    array = np.load(source.handle, allow_pickle=False)
+    return array.astype(kind.newbyteorder("="), copy=False)
+
+
+def _decode_pfm(source: Source) -> Decoded:
+    return Decoded(_load_pfm(source), bits=32, linear=True)
+
+
+def _load_pfm(source: Source) -> Array:  # [H, W, 1 or 3]
+    """PFM keeps its rows from the bottom up; the sign of the third number is the byte order."""
+    source.handle.seek(0)
+    words: list[bytes] = []
+    while len(words) < 4:
+        line = source.handle.readline(256)
+        if not line.endswith(b"\n"):
+            raise source.damaged("its header is incomplete")
+        words += line.split(b"#")[0].split()
+    width, height, scale = int(words[1]), int(words[2]), float(words[3])
+    channels = 3 if words[0] == b"PF" else 1
+    source.check_size(width, height)
+    count = width * height * channels
+    if scale == 0 or not math.isfinite(scale):
+        raise source.damaged(f"its scale is {scale}")
+    if source.length - source.handle.tell() < 4 * count:
+        raise source.damaged("cut short")
+    values = np.fromfile(source.handle, "<f4" if scale < 0 else ">f4", count)
+    return values.reshape(height, width, channels)[::-1].astype(np.float32, copy=False)
+
+
+def _load_dpt(source: Source) -> Array:  # [H, W]
+    source.handle.seek(4)
+    width, height = struct.unpack("<ii", source.handle.read(8))
+    source.check_size(width, height)
+    expected = 12 + 4 * width * height
+    if source.length == expected + 4 * width * height:
+        raise source.error("has two numbers per pixel: it is optical flow (.flo), not a map")
+    if source.length != expected:
+        raise source.damaged(f"{source.length} bytes; expected {expected} for {width}x{height}")
+    return np.fromfile(source.handle, "<f4", width * height).reshape(height, width)
+
+
+def _map_pillow(source: Source) -> Array:
+    decoded = _decode_pillow(source)
+    return upright(_one_channel(source, decoded.pixels), decoded.orientation)
+
+
+def _map_npy(source: Source) -> Array:
+    array = _load_npy(source)
+    if array.ndim == 3 and array.shape[0] == 1:
+        return array[0]
+    return _one_channel(source, array if array.ndim == 3 else array[..., None])
+
+
+def _map_exr(source: Source) -> Array:
+    channels = _exr_channels(source)
+    names = {name.rpartition(".")[2].lower(): pixels for name, pixels in channels.items()}
+    names.pop("a", None)
+    if len(names) == 1:
+        return next(iter(names.values()))
+    for name in ("z", "depth", "distance", "y"):
+        if name in names and not {"x", "y", "z"} <= names.keys():
+            return names[name]
+    if names.keys() == {"r", "g", "b"}:
+        return _one_channel(source, np.stack([names[c] for c in "rgb"], axis=-1))
+    raise source.error(f"has the channels {', '.join(sorted(channels)[:12])}; expected one, or one called Z")
+
+
+def _one_channel(source: Source, pixels: Array) -> Array:  # [H, W, C] -> [H, W]
+    if any(not np.array_equal(pixels[..., 0], pixels[..., k], equal_nan=True) for k in range(1, pixels.shape[-1])):
+        raise source.error(f"has {pixels.shape[-1]} different channels; expected a map of one number per pixel")
+    return pixels[..., 0]
+
+
+def _read_metadata(picture: Any, decoded: Decoded) -> None:
+    """EXIF orientation and GPano XMP; a picture is not refused for broken metadata, but the record says so."""
+    try:
+        orientation = picture.getexif().get(ORIENTATION, 1)
+        decoded.orientation = orientation if orientation in range(1, 9) else 1
+    except Exception as error:  # any parser error: EXIF is a whole TIFF of its own
+        decoded.notes.append(f"EXIF cannot be read ({type(error).__name__})")
+    xmp = picture.info.get("xmp") or (picture.tag_v2.get(700) if hasattr(picture, "tag_v2") else None)
+    if xmp:
+        try:
+            decoded.gpano = read_gpano(xmp)
+        except ValueError as error:
+            decoded.notes.append(f"XMP cannot be read ({error})")
+
+
+PICTURES: dict[str, Callable[[Source], Decoded]] = {
+    **dict.fromkeys(("PNG", "JPEG", "TIFF", "WEBP", "BMP"), _decode_pillow),
+    "HDR": _decode_hdr,
+    "EXR": _decode_exr,
+    "NPY": _decode_npy,
+    "PFM": _decode_pfm,
+}
+MAPS: dict[str, Callable[[Source], Array]] = {
+    **dict.fromkeys(("PNG", "TIFF"), _map_pillow),
+    "EXR": _map_exr,
+    "NPY": _map_npy,
+    "PFM": lambda source: _one_channel(source, _load_pfm(source)),
+    "DPT": _load_dpt,
+}
