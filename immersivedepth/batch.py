@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ import torch
 from tqdm import tqdm
 
 from .checks import InputError
-from .config import build, compose
+from .config import Device, build, compose, run_of
 from .files import write_text
 from .metrics import abs_rel
 from .pipeline import Pipeline, assemble
 from .runs import RunFolder
 from .scene import Geometry, Panorama
+from .stages.predict.running import Running
 
 log = logging.getLogger(__name__)
 
@@ -42,25 +43,36 @@ def estimate(image: str | Path | None = None, overrides: Sequence[str] = (), con
     plain = compose(config, overrides)
     if image is not None:
         plain["dataset"]["image_path"] = str(image)
-    dataset = build(plain["dataset"], "dataset")
-    return assemble(plain)(dataset.load(dataset.sources()[0]))
+    dataset, pipeline = build(plain["dataset"], "dataset"), assemble(plain)
+    with torch.inference_mode():
+        return pipeline(placed(dataset.load(dataset.sources()[0]), run_of(plain).device))
+
+
+def placed(panorama: Panorama, device: Device) -> Panorama:
+    """The panorama in the memory where its geometry is to be computed."""
+    if device.geometry == "cpu":
+        return panorama
+    where = Running(kind=device.kind, backend=device.backend).device()
+    mask = None if panorama.mask is None else panorama.mask.to(where)
+    return replace(panorama, image=panorama.image.to(where), mask=mask)
 
 
 def depth(config: dict[str, Any], folder: RunFolder) -> list[Outcome]:
     """Every panorama of the data set through the pipeline; each gets its own folder inside the run's."""
     dataset, pipeline = build(config["dataset"], "dataset"), assemble(config)
+    device = run_of(config).device
     sources = dataset.sources()
     outcomes = []
     for source in tqdm(sources, unit="panorama", disable=len(sources) < 2):
         try:
-            outcomes.append(_one(dataset, source, pipeline, folder))
+            outcomes.append(_one(dataset, source, pipeline, folder, device))
         except InputError as error:
             log.debug("%s failed", source, exc_info=True)
             outcomes.append(Outcome(str(source), error=str(error)))
     return outcomes
 
 
-def _one(dataset: Any, source: Any, pipeline: Pipeline, folder: RunFolder) -> Outcome:
+def _one(dataset: Any, source: Any, pipeline: Pipeline, folder: RunFolder, device: Device) -> Outcome:
     start = time.perf_counter()
     panorama: Panorama = dataset.load(source)
     place = folder.path / panorama.name
@@ -68,7 +80,7 @@ def _one(dataset: Any, source: Any, pipeline: Pipeline, folder: RunFolder) -> Ou
         return Outcome(str(source), skipped=True)
     log.info("%s: %d x %d pixels", panorama.name, panorama.size[1], panorama.size[0])
     with torch.inference_mode():
-        geometry = pipeline(panorama)
+        geometry = pipeline(placed(panorama, device))
         files = pipeline.save(geometry, panorama, place)
         facts = _facts(panorama, geometry)
     seconds = time.perf_counter() - start

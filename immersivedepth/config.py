@@ -54,6 +54,7 @@ class Device:
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     backend: Literal["torch", "openvino"] = "torch"
     compile: bool = False
+    geometry: Literal["cpu", "same"] = "cpu"
     threads: Annotated[int, Range(1, 1024)] | None = None
 
 
