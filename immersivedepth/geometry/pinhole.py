@@ -14,6 +14,13 @@ def view_rays(rotation: Tensor, tan_half_fov: Tensor, resolution: int) -> Tensor
     return torch.einsum("vij,vhwj->vhwi", rotation, rays)
 
 
+def ray_lengths(tan_half_fov: Tensor, resolution: int) -> Tensor:  # [V, h, w]
+    """distance / depth at the pixels of each view: the length of its rays of depth one."""
+    t = (torch.arange(resolution, device=tan_half_fov.device, dtype=tan_half_fov.dtype) + 0.5) / resolution * 2 - 1
+    square = (t * tan_half_fov[:, None]).square()
+    return (1 + square[:, :, None] + square[:, None, :]).sqrt()
+
+
 def project_rays(rays: Tensor, rotation: Tensor, tan_half_fov: Tensor | float) -> tuple[Tensor, Tensor]:
     """World rays [..., 3] to one view's coordinates [..., 2] in -1..1 and to whether the view sees them."""
     x, y, z = (rays @ rotation).unbind(-1)

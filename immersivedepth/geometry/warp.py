@@ -4,7 +4,6 @@ On the CPU, uint8 goes through OpenCV's fixed-point maps and float32 through its
 cache. Everything else (other devices, other types, gradients, huge panoramas) is sampled by torch where it lies.
 """
 
-import functools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -19,6 +18,7 @@ from torch import Tensor
 from ..scene import Rig
 from . import pinhole, sphere
 from .cached import cached, key_of
+from .footprint import remap_is_exact
 
 REMAP_SIDE = 32000  # OpenCV's maps and sizes are 16-bit integers
 MAP_BYTES = 256 << 20  # most that cached maps may hold
@@ -148,14 +148,6 @@ def _level_view(pitch: float, tan: float, side: int) -> tuple[Tensor, Tensor]:  
 
 def _angles(ahead: Tensor, right: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     return torch.atan2(right, ahead), torch.atan2(up, torch.hypot(ahead, right))
-
-
-@functools.cache
-def remap_is_exact() -> bool:
-    """Whether this OpenCV reads between pixels exactly; before 4.12 it rounded positions to 1/32 pixel."""
-    ramp = np.arange(16, dtype=np.float32).repeat(4).reshape(16, 4).T.copy()
-    at = np.full((4, 16), 7 + 1 / 128, np.float32)
-    return bool(abs(cv2.remap(ramp, at, np.ones_like(at), cv2.INTER_LINEAR)[0, 0] - at[0, 0]) < 1e-6)
 
 
 # ---- by torch where the image lies ----------------------------------------------------------------------------------

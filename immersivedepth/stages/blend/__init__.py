@@ -1,0 +1,1 @@
+"""Aligned -> Geometry: join the views on the sphere."""
