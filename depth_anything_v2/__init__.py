@@ -2,14 +2,13 @@
 
 from .network import DepthAnythingV2
 from .pictures import network_size, prepare, restore
-from .variants import ENCODERS, MAX_DEPTH, Encoder, describe_mismatch, recognise
+from .variants import ENCODERS, MAX_DEPTH, Encoder, recognise
 
 __all__ = [
     "ENCODERS",
     "MAX_DEPTH",
     "DepthAnythingV2",
     "Encoder",
-    "describe_mismatch",
     "network_size",
     "prepare",
     "recognise",

@@ -157,7 +157,11 @@ class Head(nn.Module):
             x = self.scratch[f"refinenet{level}"](sizes[level - 1], maps[level - 1], x)
         x = self.scratch["output_conv1"](x)
         x = F.interpolate(x, (rows * PATCH, columns * PATCH), mode="bilinear", align_corners=True)
-        out: Tensor = self.scratch["output_conv2"](x)
+        widen, rectify, flatten, activate = self.scratch["output_conv2"].children()
+        x = rectify(widen(x))
+        # Always in float32: eight bits of mantissa would cut the map into steps of 0.4 per cent.
+        with torch.autocast(x.device.type, enabled=False):
+            out: Tensor = activate(flatten(x.to(next(flatten.parameters()).dtype)))
         return out
 
 

@@ -45,18 +45,3 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
     found = (cls_token.shape[-1], max(blocks, default=-1) + 1)
     return next((name for name, encoder in ENCODERS.items() if (encoder.width, encoder.depth) == found), None)
 
-
-def describe_mismatch(state: Mapping[str, Tensor], encoder: str) -> str | None:
-    """What a state dict is instead of one of this encoder, in a few words; None if it can be one."""
-    found = recognise(state)
-    if found == encoder:
-        return None
-    if found:
-        return f"this is a {found} file"
-    if any(key.startswith("pretrained.model.") for key in state):
-        return "this looks like a MiDaS file"
-    if any(key.startswith(("backbone.", "neck.")) for key in state):
-        return "this looks like a file of the transformers library, which predict=[hugging_face] reads"
-    if any(key.startswith("pretrained.") for key in state):
-        return "this is a file of an unknown encoder"
-    return "this is not a file of Depth Anything V2"

@@ -70,7 +70,7 @@ class Runner:
         self.batch_size = running.batch_size
         net = net.to(self.device).eval().requires_grad_(False)
         if channels_last:
-            net = net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            net = net.to(memory_format=torch.channels_last)
         self.net: Callable[[Tensor], Tensor] = net
         if running.backend == "openvino":
             self.net = OpenVINO(net, self.dtype)
@@ -176,8 +176,9 @@ class OpenVINO:
                 "device.backend=openvino needs the package openvino: pip install immersivedepth[openvino]"
             ) from error
         names = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}
+        # Exported in float32: the hint below decides the precision, and autocast's casts would only stand in its way.
         with torch.autocast("cpu", enabled=False):
-            model = openvino.convert_model(self.net, example_input=x, input=[list(x.shape)])
+            model = openvino.convert_model(torch.export.export(self.net, (x,)))
         settings = {
             "INFERENCE_PRECISION_HINT": names[self.dtype],
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
