@@ -56,6 +56,7 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         if not _safe(newurl) or (req.full_url.startswith("https:") and not newurl.startswith("https:")):
+            fp.close()
             raise WeightsError(f"{req.full_url} redirects to {newurl}, which is not HTTPS: refused")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -121,7 +122,7 @@ def download(
             raise WeightsError(
                 f"what {url} sent is not the released file: SHA-256 expected {sha256}, found {found}; nothing was kept"
             )
-        if reason := damage(temporary, thorough=sha256 is None):
+        if sha256 is None and (reason := damage(temporary, thorough=True)):
             raise WeightsError(f"what {url} sent is not a weights file: {reason}; nothing was kept")
         return found
 
@@ -163,7 +164,7 @@ class _Transfer:
                 if failures > (self.patience.retries if self.reached else min(self.patience.retries, 1)):
                     raise WeightsError(f"{self.url}: {broken} (tried {failures} times)") from broken
                 log.log(
-                    logging.WARNING if self.reached else logging.INFO, "%s: %s; trying again", self.target.name, broken
+                    logging.WARNING if self.reached else logging.DEBUG, "%s: %s; trying again", self.target.name, broken
                 )
                 time.sleep(max(min(broken.wait, 60.0), min(self.patience.backoff_s * 2 ** max(failures - 1, 0), 30.0)))
 
@@ -196,7 +197,8 @@ class _Transfer:
             if error.code in (*PASSING, 416):
                 wait = error.headers.get("Retry-After", "")
                 raise _Broken(f"the server answered {error.code}", float(wait) if wait.isdigit() else 0.0) from error
-            raise WeightsError(f"{self.url} answered {error.code} {error.reason}") from error
+            reason = str(error.reason).strip().splitlines()[:1]
+            raise WeightsError(" ".join([f"{self.url} answered {error.code}", *reason])) from error
         except urllib.error.URLError as error:
             if isinstance(error.reason, ssl.SSLCertVerificationError):
                 raise WeightsError(f"{self.url} has no valid certificate ({error.reason}): refused") from error
@@ -261,7 +263,10 @@ class _Transfer:
                     raise _Broken(f"{_say(error)} after {have} of {whole} bytes") from error
                 if not chunk:
                     raise _Broken(f"cut after {have} of {whole} bytes")
-                self._write(handle, chunk)
+                try:
+                    _append(handle, chunk)
+                except OSError as error:
+                    raise self._disk(error) from error
                 have += len(chunk)
                 window += len(chunk)
                 bar.update(len(chunk))
@@ -289,17 +294,15 @@ class _Transfer:
         except OSError as error:
             raise self._disk(error) from error
 
-    def _write(self, handle: IO[bytes], chunk: bytes) -> None:
-        try:
-            handle.write(chunk)
-            handle.flush()
-        except OSError as error:
-            raise self._disk(error) from error
-
     def _disk(self, error: OSError) -> ResourceError:
         return ResourceError(
             f"{self.target}: cannot be written: {error.strerror or error}. Free some space or set weights.folder."
         )
+
+
+def _append(handle: IO[bytes], chunk: bytes) -> None:
+    handle.write(chunk)
+    handle.flush()  # what counts as received is what lies in the file
 
 
 def _say(error: BaseException) -> str:
