@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,18 +13,22 @@ from pathlib import Path
 from .checks import ResourceError
 
 TEMPORARY = ".part"  # suffix of unfinished files; swept when a run folder is opened again
+_UNFINISHED = re.compile(rf"\..+\.(\d+)-[0-9a-f]{{8}}{re.escape(TEMPORARY)}(\..*)?", re.DOTALL)
+_LONGEST_NAME = 255  # bytes, on all common file systems
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path with the same suffix; when the block ends well it is synced and renamed to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem[:100]}.{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}{path.suffix}")
+    mark = f".{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}{path.suffix}"
+    stem = os.fsencode(path.stem)[: _LONGEST_NAME - 1 - len(os.fsencode(mark))].decode(errors="ignore")
+    temporary = path.with_name(f".{stem}{mark}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         _sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        _sync_folder(path.parent)
     except OSError as error:
         raise ResourceError(
             f"{path}: cannot be written: {error.strerror or error}. Free some space or choose another "
@@ -41,22 +47,53 @@ def write_bytes(path: Path, data: bytes) -> Path:
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write UTF-8 text at once."""
-    return write_bytes(path, text.encode())
+    """Write UTF-8 text at once; halves of characters, as in undecodable file names, are written as escapes."""
+    return write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
 def sweep(folder: Path) -> list[Path]:
-    """Remove what a killed run of the past left unfinished; returns what went."""
-    gone = [p for p in folder.rglob(f".*{TEMPORARY}*") if p.is_file()]
-    for path in gone:
-        path.unlink(missing_ok=True)
+    """Remove what killed runs of the past left unfinished; returns what went. Living processes keep theirs."""
+    gone = []
+    for path in folder.rglob(f".*{TEMPORARY}*"):
+        match = _UNFINISHED.fullmatch(path.name)
+        if match and path.is_file() and not _another_lives(int(match[1])):
+            with suppress(OSError):
+                path.unlink()
+                gone.append(path)
     return gone
 
 
+def _another_lives(process: int) -> bool:
+    """Whether this is another process at work; in a container a killed run often had the number of the new one."""
+    if process == os.getpid() or os.name != "posix":
+        return False
+    try:
+        os.kill(process, 0)  # signal 0 only asks
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
 def _sync(path: Path) -> None:
-    """Force a file or a folder to the disk, so that a power cut cannot reorder the rename before the data."""
+    """Force a file to the disk, so that a power cut cannot reorder the rename before the data."""
+    handle = os.open(path, os.O_RDWR)  # Windows syncs only what could be written
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _sync_folder(path: Path) -> None:
+    """Force the new name to the disk, where the system can: Windows and some network disks cannot."""
+    if os.name != "posix":
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
     finally:
         os.close(handle)

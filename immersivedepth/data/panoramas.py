@@ -112,6 +112,8 @@ class Wild:
         """Every source with a name that is safe for a folder and unlike all others, whatever the system's case."""
         given = self.image_path if isinstance(self.image_path, list) else [self.image_path]
         paths = list(dict.fromkeys(path for text in given for path in find_pictures(text)))
+        if len(paths) == 1:  # one of many is told of when its turn comes
+            images.check_file(paths[0])
         if not paths:
             raise InputError("dataset.image_path=[] names no picture: give a file, a folder, a pattern or a .txt list")
         plain = [safe_name(path.stem) for path in paths]
@@ -194,7 +196,6 @@ def find_pictures(text: str | None) -> list[Path]:
         if not found:
             raise InputError(f"{images.show(text)} matches no picture; check the pattern, and quote it in the shell")
         return found
-    images.check_file(path)
     return [path]
 
 

@@ -62,9 +62,12 @@ def write_exr(path: str | Path, values: Tensor | Array, *, half: bool = False, c
 
 def write_npy(path: str | Path, values: Tensor | Array) -> Path:
     """Write a tensor or an array of any shape as it is."""
-    array = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    array = np.asarray(values.detach().cpu().numpy() if isinstance(values, Tensor) else values, order="C")
+    if array.dtype.hasobject:
+        raise ValueError("write_npy: expected numbers, got Python objects")
     with files.atomic(Path(path)) as temporary, temporary.open("wb") as handle:
-        np.save(handle, array, allow_pickle=False)
+        np.lib.format.write_array_header_1_0(handle, np.lib.format.header_data_from_array_1_0(array))
+        handle.write(array.data)  # np.save would tell of a full disk without saying so
     return Path(path)
 
 
