@@ -59,7 +59,7 @@ def weights(config: dict[str, Any], job: str) -> None:
 MODES: dict[str, Callable[[dict[str, Any], str], None]] = {"depth": depth, "weights": weights}
 
 
-def run(cfg: DictConfig) -> None:
+def run(cfg: DictConfig, job: str = "") -> None:
     """Check everything, then do what `mode` says."""
     config = configs.resolve(cfg)
     settings = configs.run_of(config)
@@ -70,8 +70,12 @@ def run(cfg: DictConfig) -> None:
     torch.manual_seed(settings.seed)
     if settings.device.threads:
         torch.set_num_threads(settings.device.threads)
-    number = hydra.core.hydra_config.HydraConfig.get().job.get("num", "")  # set in multiruns only
-    MODES[settings.mode](config, str(number))
+    MODES[settings.mode](config, job)
+
+
+def run_job(cfg: DictConfig) -> None:
+    """One job of a multirun."""
+    run(cfg, str(hydra.core.hydra_config.HydraConfig.get().job.num))
 
 
 def main() -> None:
@@ -80,8 +84,11 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
     try:
-        preflight(sys.argv[1:])
-        hydra.main(config_path=str(configs.CONF), config_name="config", version_base="1.3")(run)()
+        cfg = preflight(sys.argv[1:])
+        if cfg is not None:
+            run(cfg)
+        else:  # --help, --cfg, --multirun and the like
+            hydra.main(config_path=str(configs.CONF), config_name="config", version_base="1.3")(run_job)()
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import Any, NoReturn
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from .checks import ConfigError, ResourceError, UserError
@@ -16,10 +16,11 @@ _LOGGING = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler
 _SEARCH_PATHS = ("pkg://immersivedepth.conf", "pkg://hydra.conf", "file://")
 
 
-def preflight(arguments: list[str]) -> None:
-    """Compose once without running anything, so that Hydra's own part of the config is known to be harmless.
+def preflight(arguments: list[str]) -> DictConfig | None:
+    """The config of a single run; None where Hydra is to do more, such as --help or a multirun.
 
-    Hydra builds its callbacks, launchers and loggers before the program gets a say.
+    Hydra builds its callbacks, launchers and loggers before the program gets a say, so its own part of the config is
+    composed and checked first, without running anything.
     """
     from hydra import compose, initialize_config_dir
     from hydra._internal.utils import get_args_parser
@@ -30,7 +31,7 @@ def preflight(arguments: list[str]) -> None:
     if strange:
         _refuse(f"{strange[0]} is not an option; options come before the first key=value")
     if parsed.help or parsed.hydra_help or parsed.info or parsed.shell_completion:
-        return
+        return None
     overrides = list(parsed.overrides)
     for override in overrides:
         _check_search_path(override)
@@ -43,6 +44,7 @@ def preflight(arguments: list[str]) -> None:
     hydra_part = OmegaConf.to_container(cfg.hydra, resolve=False)
     check_targets(hydra_part, "hydra", HYDRA_TRUSTED)
     _check_logging(hydra_part, "hydra")
+    return None if parsed.multirun or parsed.cfg else cfg
 
 
 def _check_search_path(override: str) -> None:

@@ -98,8 +98,7 @@ def compose(name: str = "config", overrides: list[str] | tuple[str, ...] = ()) -
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
     """A composed config as plain data with every interpolation followed, its root and every node checked."""
-    plain = _plain(cfg)
-    plain.pop("hydra", None)
+    plain = _plain(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
     check_targets(plain)
     _check_node({**plain, "_target_": f"{Run.__module__}.Run"}, "", Run)
     for key, value in plain.items():
@@ -347,6 +346,9 @@ def _coerce(value: Any, hint: Any) -> Any:
     if isinstance(value, list) and (origin is tuple or hint is tuple):
         each = _each(tuple, arguments, len(value)) or [Any] * len(value)
         return tuple(_coerce(v, a) for v, a in zip(value, each, strict=True))
+    if dataclass_hint(hint) and isinstance(value, dict):
+        inner = _hints(hint)
+        return hint(**{k: _coerce(v, inner.get(k, Any)) for k, v in value.items()})
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

@@ -26,6 +26,15 @@ def test_lists_become_tuples_and_mappings_stay():
     assert built == {"a": Arrays(formats=("npy",)), "b": [1, 2]}
 
 
+def test_records_inside_a_stage_stand_without_a_target():
+    target = "immersivedepth.stages.align.global_affine.GlobalAffine"
+    built = build({"_target_": target, "anchors": {"camera_height": 2, "points": [[0, 1, 2]]}})
+    assert built.anchors.camera_height == 2.0
+    assert built.anchors.points == ((0.0, 1.0, 2.0),)
+    with pytest.raises(ConfigError, match="align.anchors.camera_hight is not a key; did you mean"):
+        build({"_target_": target, "anchors": {"camera_hight": 2}}, "align")
+
+
 def test_partial_of_a_function():
     build({"_target_": "immersivedepth.metrics.abs_rel", "_partial_": True})
     with pytest.raises(ConfigError, match="never called"):
