@@ -206,7 +206,10 @@ def _torch(path: Path, archive: bool, lenient: bool) -> Any:
     with _one_at_a_time, torch.serialization.safe_globals(names), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # remarks on pickle protocols; what matters is raised
         try:
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+            if archive and path.suffix != ".safetensors":
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            with path.open("rb") as handle:  # the old format cannot be mapped, and a name is not to decide the format
+                return torch.load(handle, map_location="cpu", weights_only=True)
         except (OSError, MemoryError):
             raise
         except Exception as error:  # a broken pickle can raise almost anything
@@ -266,13 +269,13 @@ def _zip_damage(path: Path, thorough: bool) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
+            names = [entry.filename for entry in entries]
+            if any(name.endswith("/constants.pkl") for name in names):
+                return "it is a TorchScript program, not weights; save its state dict instead"
             if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
                 return "it is a compressed archive, which PyTorch never writes; refused as a possible zip bomb"
             if sum(entry.file_size for entry in entries) > path.stat().st_size:
                 return "it claims to hold more than its own size; refused as a possible zip bomb"
-            names = [entry.filename for entry in entries]
-            if any(name.endswith("/constants.pkl") for name in names):
-                return "it is a TorchScript program, not weights; save its state dict instead"
             if not any(name.endswith("data.pkl") for name in names):
                 return "it is a zip archive without weights; unpack it if the weights are inside"
             if thorough and (broken := archive.testzip()):

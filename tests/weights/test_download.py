@@ -8,6 +8,7 @@ import random
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -428,15 +429,21 @@ def child(server, folder, lock="lock", size=None, sha256=None):
 def test_processes_at_once(server, long, tmp_path, processes, lock):
     folder = tmp_path / "w"
     folder.mkdir()
-    server.body, server.pace = long, 0.002  # long enough that all of them meet
+    server.body = long
+    meeting = threading.Barrier(processes, timeout=30)
+
+    def all_at_once(handler):
+        meeting.wait()
+        honest(handler)
+
+    if lock == "nolock":
+        server.always = all_at_once  # nobody is served before everybody has asked
     children = [child(server, folder, lock) for _ in range(processes)]
     assert [error for c in children for error in [c.communicate(timeout=60)[1]] if c.returncode] == []
     assert (folder / "toy.pt").read_bytes() == server.body
     assert left(folder) == ["toy.pt"]
-    if lock == "lock":
-        assert len(server.asked) == 1  # the others waited and used what came
-    else:
-        assert len(server.asked) > 1
+    # with the lock, the others waited and used what came
+    assert len(server.asked) == (1 if lock == "lock" else processes)
 
 
 @pytest.mark.slow
