@@ -14,7 +14,7 @@ from ...checks import ConfigError, Range, ResourceError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 # What allocators say when memory ends; torch has an exception of its own for devices only.
-_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory", "could not create a memory object")
+_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _compiler_errors(compiling: bool) -> Iterator[None]:
     try:
         yield
     except TorchDynamoException as error:
-        first = str(error).strip().splitlines()[0]
+        first = str(getattr(error, "inner_exception", error)).strip().splitlines()[0]
         raise ResourceError(
             f"device.compile=true: torch.compile failed ({first}); install a C++ compiler or set it to false"
         ) from error
