@@ -6,7 +6,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import numpy as np
+import torch
 from torch import Tensor
+
+from ..scene import Rig
 
 T = TypeVar("T")
 
@@ -52,3 +56,14 @@ def cached(limit: int) -> Callable[[Callable[..., T]], Callable[..., T]]:
 def key_of(*tensors: Tensor) -> bytes:
     """The numbers of small tensors as something hashable."""
     return b"".join(tensor.detach().cpu().contiguous().numpy().tobytes() for tensor in tensors)
+
+
+def rig_key(rig: Rig) -> tuple[bytes, bytes, int]:
+    """A rig as something hashable, from which `rig_of` makes it again."""
+    return key_of(rig.rotation.float()), key_of(rig.tan_half_fov.float()), rig.resolution
+
+
+def rig_of(rotations: bytes, tans: bytes, resolution: int) -> Rig:
+    """The rig of a key, on the CPU."""
+    rotation, tan = (torch.from_numpy(np.frombuffer(numbers, np.float32).copy()) for numbers in (rotations, tans))
+    return Rig(rotation.reshape(-1, 3, 3), tan, resolution)

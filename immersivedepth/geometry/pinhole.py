@@ -15,7 +15,7 @@ def view_rays(rotation: Tensor, tan_half_fov: Tensor, resolution: int) -> Tensor
 
 
 def ray_lengths(tan_half_fov: Tensor, resolution: int) -> Tensor:  # [V, h, w]
-    """distance / depth at the pixels of each view: the length of its rays of depth one."""
+    """Ratios of distance to depth at the pixels of each view: the lengths of its rays of depth one."""
     t = (torch.arange(resolution, device=tan_half_fov.device, dtype=tan_half_fov.dtype) + 0.5) / resolution * 2 - 1
     square = (t * tan_half_fov[:, None]).square()
     return (1 + square[:, :, None] + square[:, None, :]).sqrt()

@@ -1,4 +1,4 @@
-"""Panorama to views and back, as fast as the device allows, closed at the seam and over both poles.
+"""Panorama to views, as fast as the device allows, closed at the seam and over both poles.
 
 On the CPU, uint8 goes through OpenCV's fixed-point maps and float32 through its float maps; both stay in a bounded
 cache. Everything else (other devices, other types, gradients, huge panoramas) is sampled by torch where it lies.
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..scene import Rig
 from . import pinhole, sphere
-from .cached import cached, key_of
+from .cached import cached, rig_key
 from .footprint import remap_is_exact
 
 REMAP_SIDE = 32000  # OpenCV's maps and sizes are 16-bit integers
@@ -66,10 +66,9 @@ def _by_remap(image: Tensor, rig: Rig, grids: tuple[int, ...]) -> Tensor:
     height, width = image.shape[-2:]
     padded = _interleaved(image)
     views = np.empty((len(rig), rig.resolution, rig.resolution, len(image)), padded.dtype)
-    camera = (key_of(rig.rotation.float()), key_of(rig.tan_half_fov.float()), rig.resolution)
     fixed = image.dtype == torch.uint8
     size = sum((n * rig.resolution) ** 2 for n in grids) * (6 if fixed else 8)
-    maps = (_all_maps if size <= MAP_BYTES else _each_map)(*camera, grids, height, width, fixed)
+    maps = (_all_maps if size <= MAP_BYTES else _each_map)(*rig_key(rig), grids, height, width, fixed)
     for view, n, (x, y) in zip(views, grids, maps, strict=True):
         if n == 1:
             cv2.remap(padded, x, y, cv2.INTER_LINEAR, dst=view)
@@ -127,9 +126,9 @@ def _each_map(
         # The columns run from 0 to W, so that the repeated column serves the seam; half a turn keeps them positive.
         ahead = (0.5 - yaw / (2 * math.pi)) % 1
         x = right * (width / (2 * math.pi)) + (width * (ahead + (ahead < 0.5)) - 0.5)
-        x = torch.where(x >= width, x - width, x).clamp_min_(0).numpy()
-        y = (up * (-height / math.pi) + (0.5 * height + 0.5)).numpy()
-        yield cv2.convertMaps(x, y, cv2.CV_16SC2) if fixed else (x, y)
+        columns = torch.where(x >= width, x - width, x).clamp_min_(0).numpy()
+        rows = (up * (-height / math.pi) + (0.5 * height + 0.5)).numpy()
+        yield cv2.convertMaps(columns, rows, cv2.CV_16SC2) if fixed else (columns, rows)
 
 
 def _level_view(pitch: float, tan: float, side: int) -> tuple[Tensor, Tensor]:  # [h, w] twice

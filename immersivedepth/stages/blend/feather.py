@@ -1,5 +1,6 @@
-"""A weighted mean of the views that fade out towards their borders."""
+"""A weighted mean of the views, which fade out towards their borders."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -21,28 +22,33 @@ class Feather:
     def __call__(self, aligned: Aligned, size: tuple[int, int]) -> Geometry:
         height, width = size
         like = aligned.distance
-        out = {name: like.new_zeros(1, height, width) for name in ("distance", "spread")}
-        sky = torch.zeros(1, height, width, dtype=torch.bool, device=like.device)
-        mask, views = sky.clone(), torch.zeros(height, width, dtype=torch.int16, device=like.device)
+        distance, spread = like.new_zeros(1, height, width), like.new_zeros(1, height, width)
+        mask = torch.zeros(1, height, width, dtype=torch.bool, device=like.device)
+        sky, views = mask.clone(), torch.zeros(height, width, dtype=torch.int16, device=like.device)
         normal = None if aligned.normal is None else like.new_zeros(3, height, width)
-        for rows, readings in lookup.read_bands(aligned, size, self.edge_ratio):
-            tall = rows.stop - rows.start
-            total, mean, square, sky_total = like.new_zeros(4, tall, width)
+
+        def blend(rows: slice, readings: Iterator[lookup.Reading]) -> None:
+            total, mean, square, up = like.new_zeros(4, rows.stop - rows.start, width)
+            total += lookup.NOTHING
             for reading in readings:
-                at = (slice(None), reading.columns)
-                fade = (reading.border / self.margin).clamp_max(1)
+                at, here = (slice(None), reading.columns), (rows, reading.columns)
+                fade = (reading.border / self.margin).clamp_(0, 1)
                 weight = reading.trust * fade
-                lookup.welford(total[at], mean[at], square[at], reading.log_distance, weight)
-                views[rows, reading.columns] += weight > 0
+                lookup.add_weighted(total[at], mean[at], square[at], reading.log_distance, weight)
+                seen = weight
                 if reading.sky is not None:
-                    sky_total[at] += reading.sky * fade
+                    seen = weight + reading.sky * fade
+                    up[at] += reading.sky * fade
+                views[here] += seen > 0
                 if normal is not None and reading.normal is not None:
-                    normal[:, rows, reading.columns] += reading.normal * fade
-            sky[0, rows] = sky_total > total
-            mask[0, rows] = (total > 0) & ~sky[0, rows]
-            out["distance"][0, rows] = torch.where(mask[0, rows], mean.exp(), 0.0).masked_fill(sky[0, rows], torch.inf)
-            out["spread"][0, rows] = torch.where(mask[0, rows], (square / total.clamp_min(1e-12)).sqrt(), 0.0)
+                    normal[:, *here] += reading.normal * fade
+            sky[0, rows] = up > total
+            mask[0, rows] = (total > 2 * lookup.NOTHING) & ~sky[0, rows]
+            distance[0, rows] = torch.where(mask[0, rows], mean.exp(), 0.0).masked_fill_(sky[0, rows], torch.inf)
+            spread[0, rows] = torch.where(mask[0, rows], (square / total).sqrt_(), 0.0)
+
+        lookup.read_bands(aligned, size, self.edge_ratio, blend)
         if normal is not None:
             normal = F.normalize(normal, dim=0) * mask
-        report = {**aligned.report, "blend": lookup.coverage("feather", mask, sky, out["spread"], views)}
-        return Geometry(mask=mask, metric=aligned.metric, normal=normal, sky=sky, report=report, **out)
+        report = {**aligned.report, "blend": lookup.coverage("feather", mask, sky, spread, views)}
+        return Geometry(distance, mask, aligned.metric, normal, sky, spread, report)

@@ -1,5 +1,6 @@
 """Every pixel from the one view that looks at it most directly."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -24,25 +25,31 @@ class Nearest:
         mask = torch.zeros(1, height, width, dtype=torch.bool, device=like.device)
         sky, views = mask.clone(), torch.zeros(height, width, dtype=torch.int16, device=like.device)
         normal = None if aligned.normal is None else like.new_zeros(3, height, width)
-        for rows, readings in lookup.read_bands(aligned, size, self.edge_ratio):
+
+        def blend(rows: slice, readings: Iterator[lookup.Reading]) -> None:
             best, total, mean, square = like.new_zeros(4, rows.stop - rows.start, width)
+            total += lookup.NOTHING
             for reading in readings:
-                at, full = (slice(None), reading.columns), (rows, reading.columns)
-                lookup.welford(total[at], mean[at], square[at], reading.log_distance, reading.trust)
-                seen = reading.trust if reading.sky is None else reading.trust + reading.sky
-                better = (seen > 0) & (reading.cosine > best[at])
+                at, here = (slice(None), reading.columns), (rows, reading.columns)
+                inside = reading.border >= 0
+                trust = reading.trust * inside
+                lookup.add_weighted(total[at], mean[at], square[at], reading.log_distance, trust)
+                seen, up = trust > 0, torch.zeros_like(inside)
+                if reading.sky is not None:
+                    up = (reading.sky > trust) & inside
+                    seen = seen | up
+                views[here] += seen
+                better = seen & (reading.cosine > best[at])
                 best[at] = torch.where(better, reading.cosine, best[at])
-                up = torch.zeros_like(seen, dtype=torch.bool) if reading.sky is None else reading.sky > reading.trust
-                views[full] += seen > 0
-                for target, value in (
-                    (distance[0], reading.log_distance.exp().masked_fill(up, torch.inf)),
-                    (sky[0], up),
-                    (mask[0], better & ~up),
-                ):
-                    target[full] = torch.where(better, value, target[full])
+                sky[0, *here] = torch.where(better, up, sky[0, *here])
+                mask[0, *here] = torch.where(better, ~up, mask[0, *here])
+                value = reading.log_distance.exp().masked_fill_(up, torch.inf)
+                distance[0, *here] = torch.where(better, value, distance[0, *here])
                 if normal is not None and reading.normal is not None:
-                    normal[:, *full] = torch.where(better, reading.normal, normal[:, *full])
-            spread[0, rows] = (square / total.clamp_min(1e-12)).sqrt() * mask[0, rows]
+                    normal[:, *here] = torch.where(better, reading.normal, normal[:, *here])
+            spread[0, rows] = (square / total).sqrt_() * mask[0, rows]
+
+        lookup.read_bands(aligned, size, self.edge_ratio, blend)
         if normal is not None:
             normal = F.normalize(normal, dim=0) * mask
         report = {**aligned.report, "blend": lookup.coverage("nearest", mask, sky, spread, views)}
