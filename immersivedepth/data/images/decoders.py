@@ -18,6 +18,8 @@ from .doors import Source
 from .metadata import ORIENTATION, read_gpano, upright
 
 Array = NDArray[Any]
+_XMP_KEY = b"XML:com.adobe.xmp\0"
+_LARGEST_XMP = 2**24  # bytes
 _BAND = 256  # rows copied at once, so that a large picture is never held in several forms
 
 
@@ -29,130 +31,192 @@ class Decoded:
     bits: int
     linear: bool = False  # light, not display values
     premultiplied: bool = False
-    orientation: int = 1
+    orientation: int = 1  # EXIF
+    turned: bool = False  # the pixels are upright already
     gpano: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
-def _decode_pillow(source: Source) -> Decoded:
-    """PNG, JPEG, TIFF, WebP and BMP. Pillow's classes are used directly: `Image.open` has a limit of its own."""
-    from PIL import BmpImagePlugin, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
-
-    opener: dict[str, Callable[[Any], Any]] = {
-        "PNG": PngImagePlugin.PngImageFile,
-        "JPEG": JpegImagePlugin.JpegImageFile,
-        "TIFF": TiffImagePlugin.TiffImageFile,
-        "WEBP": WebPImagePlugin.WebPImageFile,
-        "BMP": BmpImagePlugin.BmpImageFile,
-    }
-    if source.format == "WEBP":  # its decoder takes memory for the whole canvas when it is opened
-        source.check_size(*_webp_size(source))
-    if source.format == "PNG":
-        source.handle.seek(16)
-        source.check_size(*struct.unpack(">II", source.handle.read(8)))
-    source.handle.seek(0)
-    with opener[source.format](source.handle) as picture:
-        source.check_size(*picture.size)
-        _check_whole(source, picture)
-        deep = _deep_bits(source, picture)
-        if deep:
-            decoded = _decode_deep(source, picture, deep)
-        else:
-            has_alpha = picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
-            decoded = Decoded(_pillow_pixels(picture, "RGBA" if has_alpha else "RGB"), bits=8)
-        if getattr(picture, "is_animated", False) and source.format == "WEBP":
-            decoded.notes.append("animated: only the first frame is used")
-        _read_metadata(picture, decoded)
+def _decode_png(source: Source) -> Decoded:
+    """By OpenCV, which keeps 16 bits; it gets only the chunks that make the picture, each with a right checksum."""
+    chunks = _png_chunks(source)
+    width, height, bits, colour = struct.unpack(">IIBB", chunks["IHDR"][0][8:18])
+    core = [chunk for name in ("IHDR", "PLTE", "tRNS", "IDAT", "IEND") for chunk in chunks.get(name, ())]
+    pixels = _decode_opencv(source, b"".join([b"\x89PNG\r\n\x1a\n", *core]))
+    if pixels.shape[:2] != (height, width):
+        raise source.damaged("its size is not that of its header")
+    if colour == 0 and "tRNS" in chunks:  # OpenCV overlooks a transparent shade of grey
+        full = 65535 if bits == 16 else 255
+        key = int.from_bytes(chunks["tRNS"][0][8:10], "big") * full // (2**bits - 1)
+        alpha = np.where(pixels == key, 0, full).astype(pixels.dtype)
+        pixels = np.concatenate([pixels, alpha], axis=-1)
+    decoded = Decoded(pixels, bits=max(bits, 8))
+    for chunk in chunks.get("eXIf", ()):
+        _read_exif(decoded, bytes(chunk[8:-4]))
+    for chunk in chunks.get("iTXt", ()):
+        _read_xmp(decoded, _png_xmp(bytes(chunk[8:-4])))
     return decoded
 
 
-def _pillow_pixels(picture: Any, mode: str) -> Array:
-    """The pixels as a writable array, copied band by band."""
-    picture.load()
-    if picture.mode != mode:
-        picture = picture.convert(mode)
-    width, height = picture.size
-    pixels = np.empty((height, width, len(mode)), np.uint8)
-    for top in range(0, height, _BAND):
-        below = min(top + _BAND, height)
-        pixels[top:below] = np.asarray(picture.crop((0, top, width, below)))
-    return pixels
-
-
-def _check_whole(source: Source, picture: Any) -> None:
-    """What the decoders overlook: bytes missing at the end, and checksums."""
-    if source.format == "PNG":
-        _check_png(source)
-    elif source.format == "JPEG":
-        data = source.bytes()
-        if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-            raise source.damaged("cut short: there is no end marker")
-    elif source.format == "TIFF":
-        for offsets, counts in ((273, 279), (324, 325)):  # strips, tiles
-            ends = zip(picture.tag_v2.get(offsets, ()), picture.tag_v2.get(counts, ()), strict=False)
-            if any(start + size > source.length for start, size in ends):
-                raise source.damaged("cut short: its strips reach beyond the end of the file")
-
-
-def _check_png(source: Source) -> None:
+def _png_chunks(source: Source) -> dict[str, list[memoryview]]:
+    """All chunks by name, with length and checksum; the size is checked first, then every checksum."""
+    source.handle.seek(0)
+    head = source.handle.read(24)
+    if head[12:16] != b"IHDR" or len(head) < 24:
+        raise source.damaged("it does not begin with its header")
+    source.check_size(*struct.unpack(">II", head[16:24]))
     data = memoryview(source.bytes())
+    chunks: dict[str, list[memoryview]] = {}
     at = 8
-    while at + 12 <= len(data):
-        size = int.from_bytes(data[at : at + 4], "big")
-        name = bytes(data[at + 4 : at + 8])
-        end = at + 8 + size
-        if end + 4 > len(data):
-            break
-        if zlib.crc32(data[at + 4 : end]) != int.from_bytes(data[end : end + 4], "big"):
-            raise source.damaged(f"wrong checksum in chunk {name.decode('ascii', 'replace')}")
-        if name == b"IEND":
-            return
-        at = end + 4
-    raise source.damaged("cut short: there is no end marker")
+    while "IEND" not in chunks:
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if len(data) < max(end, at + 12):
+            raise source.damaged("cut short: there is no end marker")
+        name = bytes(data[at + 4 : at + 8]).decode("latin-1")
+        if zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            raise source.damaged(f"wrong checksum in chunk {name}")
+        chunks.setdefault(name, []).append(data[at:end])
+        at = end
+    return chunks
 
 
-def _webp_size(source: Source) -> tuple[int, int]:
+def _png_xmp(text: bytes) -> bytes | None:
+    """The packet inside an iTXt chunk: key, compression flag and method, language, translated key, text."""
+    if not text.startswith(_XMP_KEY) or len(text) < len(_XMP_KEY) + 2:
+        return None
+    compressed, rest = text[len(_XMP_KEY)], text[len(_XMP_KEY) + 2 :].split(b"\0", 2)[-1]
+    try:
+        return zlib.decompressobj().decompress(rest, _LARGEST_XMP) if compressed else rest
+    except zlib.error:
+        return b"damaged"  # which the parser will say in its words
+
+
+def _decode_jpeg(source: Source) -> Decoded:
+    from PIL import JpegImagePlugin
+
+    source.handle.seek(0)
+    with JpegImagePlugin.JpegImageFile(source.handle) as picture:  # Image.open has a limit of its own
+        source.check_size(*picture.size)
+        data = source.bytes()
+        if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):  # the last scan begins and nothing ends it
+            raise source.damaged("cut short: there is no end marker")
+        return _decode_pillow(picture)
+
+
+def _decode_webp(source: Source) -> Decoded:
+    from PIL import WebPImagePlugin
+
     source.handle.seek(12)
     head = source.handle.read(18)
     kind, body = head[:4], head[8:]
     if len(head) < 18 or kind not in (b"VP8X", b"VP8L", b"VP8 "):
         raise source.damaged("its header is not one of WebP")
     if kind == b"VP8X":
-        return 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
-    if kind == b"VP8L":
+        size = 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
+    elif kind == b"VP8L":
         packed = int.from_bytes(body[1:5], "little")
-        return 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
-    return int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+        size = 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
+    else:
+        size = int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
+    source.check_size(*size)  # by hand, since opening it takes memory for the whole canvas
+    source.handle.seek(0)
+    with WebPImagePlugin.WebPImageFile(source.handle) as picture:
+        decoded = _decode_pillow(picture)
+        if getattr(picture, "is_animated", False):
+            decoded.notes.append("animated: only the first frame is used")
+        return decoded
 
 
-def _deep_bits(source: Source, picture: Any) -> int:
-    """Bits of a sample where Pillow would drop some, else 0."""
-    if source.format == "PNG":
-        source.handle.seek(24)
-        return 16 if source.handle.read(1) == b"\x10" else 0
-    if source.format == "TIFF":
-        bits = max(picture.tag_v2.get(258, (1,)))
-        return bits if bits > 8 else 0
-    return 0
+def _decode_bmp(source: Source) -> Decoded:
+    from PIL import BmpImagePlugin
+
+    source.handle.seek(0)
+    with BmpImagePlugin.BmpImageFile(source.handle) as picture:
+        source.check_size(*picture.size)
+        return _decode_pillow(picture)
 
 
-def _decode_deep(source: Source, picture: Any, bits: int) -> Decoded:
-    """16-bit PNG and TIFF and floating TIFF, by OpenCV, which keeps their bits."""
-    if source.format == "TIFF" and picture.tag_v2.get(262) not in (1, 2):  # photometric: grey or RGB
-        raise source.error(f"is a {bits}-bit TIFF in a rare colour space; save it as RGB or as 16-bit PNG")
-    pixels = _decode_opencv(source)
-    if pixels.dtype not in (np.uint16, np.float32, np.float64):
-        raise source.error(f"is a TIFF of {pixels.dtype} samples; save it with 8 or 16 bits, or as 32-bit float")
-    return Decoded(pixels, bits=bits, linear=pixels.dtype.kind == "f")
+def _decode_tiff(source: Source) -> Decoded:
+    """Common ones by OpenCV, as Pillow drops bits, knows no floating RGB and has a limit of its own; rare ones by it."""
+    from PIL import TiffImagePlugin
+
+    source.handle.seek(0)
+    head = source.handle.read(16)
+    tags = TiffImagePlugin.ImageFileDirectory_v2(head[: 16 if head[2:4] in (b"+\0", b"\0+") else 8])
+    source.handle.seek(tags.next)
+    tags.load(source.handle)
+    source.check_size(int(tags[256]), int(tags[257]), int(tags.get(277, 1)))
+    for offsets, counts in ((273, 279), (324, 325)):  # strips, tiles
+        if any(a + n > source.length for a, n in zip(tags.get(offsets, ()), tags.get(counts, ()), strict=False)):
+            raise source.damaged("cut short: its pixels reach beyond the end of the file")
+    bits, samples, colour = max(tags.get(258, (1,))), int(tags.get(277, 1)), tags.get(262)
+    plain = bits == 8 and samples in (1, 3) and colour in (1, 2) and tags.get(ORIENTATION, 1) == 1
+    if bits <= 8 and not plain:
+        source.handle.seek(0)
+        with TiffImagePlugin.TiffImageFile(source.handle) as picture:
+            decoded = _decode_pillow(picture)
+            decoded.turned = picture.getexif().get(ORIENTATION, 1) == 1  # Pillow turns TIFF upright by itself
+    else:
+        if colour not in (1, 2):  # grey or RGB
+            raise source.error(f"is a {bits}-bit TIFF in a rare colour space; save it as RGB or as 16-bit PNG")
+        pixels = _decode_opencv(source, source.bytes())
+        if pixels.dtype not in (np.uint8, np.uint16, np.float32, np.float64):
+            raise source.error(f"is a TIFF of {pixels.dtype} samples; save it with 8 or 16 bits, or as 32-bit float")
+        decoded = Decoded(pixels, bits=bits, linear=pixels.dtype.kind == "f")
+    decoded.orientation = tags.get(ORIENTATION, 1) if tags.get(ORIENTATION) in range(1, 9) else 1
+    _read_xmp(decoded, tags.get(700))
+    return decoded
 
 
-def _decode_opencv(source: Source) -> Array:  # [H, W, C], RGB
+def _decode_pillow(picture: Any) -> Decoded:
+    """Pixels of 8 bits and metadata of an open picture."""
+    exif = picture.info.get("exif")
+    has_alpha = picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
+    mode = "RGBA" if has_alpha else "RGB"
+    picture.load()
+    plain = picture if picture.mode == mode else picture.convert(mode)
+    width, height = plain.size
+    pixels = np.empty((height, width, len(mode)), np.uint8)
+    for top in range(0, height, _BAND):  # in bands, since Pillow hands out copies
+        below = min(top + _BAND, height)
+        pixels[top:below] = np.asarray(plain.crop((0, top, width, below)))
+    decoded = Decoded(pixels, bits=8)
+    _read_exif(decoded, exif)
+    _read_xmp(decoded, picture.info.get("xmp"))
+    return decoded
+
+
+def _read_exif(decoded: Decoded, data: bytes | None) -> None:
+    """The orientation; a picture is not refused for broken metadata, but the record says so."""
+    if not data:
+        return
+    from PIL import Image
+
+    try:
+        tags = Image.Exif()
+        tags.load(data)
+        orientation = tags.get(ORIENTATION, 1)
+    except Exception as error:  # any parser error: EXIF is a whole TIFF of its own
+        decoded.notes.append(f"EXIF cannot be read ({type(error).__name__})")
+    else:
+        decoded.orientation = orientation if orientation in range(1, 9) else 1
+
+
+def _read_xmp(decoded: Decoded, xmp: bytes | str | None) -> None:
+    if xmp:
+        try:
+            decoded.gpano = read_gpano(xmp)
+        except ValueError as error:
+            decoded.notes.append(f"XMP cannot be read ({error})")
+
+
+def _decode_opencv(source: Source, data: bytes) -> Array:  # [H, W, C], RGB
     import cv2
 
     level = cv2.utils.logging.getLogLevel()
     cv2.utils.logging.setLogLevel(0)  # its complaints would come before ours
     try:
-        pixels = cv2.imdecode(np.frombuffer(source.bytes(), np.uint8), cv2.IMREAD_UNCHANGED)
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     finally:
         cv2.utils.logging.setLogLevel(level)
     if pixels is None:
@@ -175,7 +239,7 @@ def _decode_hdr(source: Source) -> Decoded:
         raise source.error("is a Radiance picture in an unusual pixel order; expected -Y +X, save it again upright")
     height, width = int(line[1]), int(line[3])
     source.check_size(width, height)
-    pixels = _decode_opencv(source)
+    pixels = _decode_opencv(source, source.bytes())
     if pixels.shape != (height, width, 3):
         raise source.damaged("its size is not that of its header")
     return Decoded(pixels, bits=32, linear=True)
@@ -310,9 +374,9 @@ def _load_dpt(source: Source) -> Array:  # [H, W]
     return np.fromfile(source.handle, "<f4", width * height).reshape(height, width)
 
 
-def _map_pillow(source: Source) -> Array:
-    decoded = _decode_pillow(source)
-    return upright(_one_channel(source, decoded.pixels), decoded.orientation)
+def _map_upright(source: Source, decoded: Decoded) -> Array:
+    values = _one_channel(source, decoded.pixels)
+    return values if decoded.turned else upright(values, decoded.orientation)
 
 
 def _map_npy(source: Source) -> Array:
@@ -342,30 +406,20 @@ def _one_channel(source: Source, pixels: Array) -> Array:  # [H, W, C] -> [H, W]
     return pixels[..., 0]
 
 
-def _read_metadata(picture: Any, decoded: Decoded) -> None:
-    """EXIF orientation and GPano XMP; a picture is not refused for broken metadata, but the record says so."""
-    try:
-        orientation = picture.getexif().get(ORIENTATION, 1)
-        decoded.orientation = orientation if orientation in range(1, 9) else 1
-    except Exception as error:  # any parser error: EXIF is a whole TIFF of its own
-        decoded.notes.append(f"EXIF cannot be read ({type(error).__name__})")
-    xmp = picture.info.get("xmp") or (picture.tag_v2.get(700) if hasattr(picture, "tag_v2") else None)
-    if xmp:
-        try:
-            decoded.gpano = read_gpano(xmp)
-        except ValueError as error:
-            decoded.notes.append(f"XMP cannot be read ({error})")
-
-
 PICTURES: dict[str, Callable[[Source], Decoded]] = {
-    **dict.fromkeys(("PNG", "JPEG", "TIFF", "WEBP", "BMP"), _decode_pillow),
+    "PNG": _decode_png,
+    "JPEG": _decode_jpeg,
+    "TIFF": _decode_tiff,
+    "WEBP": _decode_webp,
+    "BMP": _decode_bmp,
     "HDR": _decode_hdr,
     "EXR": _decode_exr,
     "NPY": _decode_npy,
     "PFM": _decode_pfm,
 }
 MAPS: dict[str, Callable[[Source], Array]] = {
-    **dict.fromkeys(("PNG", "TIFF"), _map_pillow),
+    "PNG": lambda source: _map_upright(source, _decode_png(source)),
+    "TIFF": lambda source: _map_upright(source, _decode_tiff(source)),
     "EXR": _map_exr,
     "NPY": _map_npy,
     "PFM": lambda source: _one_channel(source, _load_pfm(source)),

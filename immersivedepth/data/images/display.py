@@ -36,7 +36,8 @@ def finish(source: Source, decoded: Decoded, linear: bool) -> tuple[Array, Array
     if decoded.orientation != 1:
         about["exif_orientation"] = decoded.orientation
     about |= {key: value for key in ("gpano", "notes") if (value := getattr(decoded, key))}
-    return upright(pixels, decoded.orientation), None if mask is None else upright(mask, decoded.orientation), about
+    orientation = 1 if decoded.turned else decoded.orientation
+    return upright(pixels, orientation), None if mask is None else upright(mask, orientation), about
 
 
 def _over_black(source: Source, decoded: Decoded) -> tuple[Array, Array | None]:
@@ -110,11 +111,12 @@ def tone_map(light: Array) -> Array:  # [H, W, 3]
     sample = np.maximum(light[::step, ::step], 0).astype(np.float64) @ weights.astype(np.float64)
     sample = sample[sample > 0]
     middle = float(np.median(sample)) if len(sample) else 1.0
-    white = max(float(np.percentile(sample, 99)) / middle * 0.18, 1.0) if len(sample) else 1.0
+    middle = max(middle, 1e-37)  # so that its reciprocal is a float32
+    brightest = min(middle * 1e6, 3e38)  # what is a million times above the median is white anyhow
+    white = max(min(float(np.percentile(sample, 99)), brightest) / middle * 0.18, 1.0) if len(sample) else 1.0
     for band in _bands(light):
-        np.clip(band, 0, min(middle * 1e6, 3e38), out=band)  # more than this above the median is white anyhow
-        band *= 0.18
-        band /= np.float32(max(middle, 1e-30))
+        np.clip(band, 0, np.float32(brightest), out=band)
+        band *= np.float32(0.18 / middle)
         luminance = np.maximum(band @ weights, np.float32(1e-12))[..., None]
         band *= (1 + luminance / np.float32(white**2)) / (1 + luminance)
         np.minimum(band, 1, out=band)
