@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Pipeline:
         views = self.project(seen)
         predictions = {name: predict(views) for name, predict in self.predict.items()}
         aligned = self.align(self.fuse(predictions))
-        geometry = self.blend(aligned, panorama.size)
+        geometry = replace(self.blend(aligned, panorama.size), aligned=aligned)
         for refine in self.refine.values():
             geometry = refine(geometry, panorama)
         return self.segment(geometry, panorama)

@@ -149,6 +149,21 @@ class Aligned:
 
 
 @dataclass(frozen=True)
+class Instances:
+    """Things seen in a panorama, numbered from 1."""
+
+    labels: Tensor  # [1, H, W], int32, 0 where nothing was found
+    classes: tuple[int, ...]  # one per instance, 1..254; 0 says no class is known
+    names: dict[int, str] = field(default_factory=dict)  # of the classes
+    scores: tuple[float, ...] = ()  # one per instance in 0..1, where a network gives any
+
+    def __post_init__(self) -> None:
+        check_shapes("Instances", labels=(self.labels, "1 H W"))
+        if self.scores and len(self.scores) != len(self.classes):
+            raise ShapeError(f"Instances.scores: expected one per class ({len(self.classes)}), got {len(self.scores)}")
+
+
+@dataclass(frozen=True)
 class Geometry:
     """The result: the shape of the scene as seen from the centre of the panorama."""
 
@@ -159,6 +174,8 @@ class Geometry:
     sky: Tensor | None = None  # [1, H, W], bool
     spread: Tensor | None = None  # [1, H, W], standard deviation of log distance between the views
     report: dict[str, Any] = field(default_factory=dict)  # for the quality report
+    instances: Instances | None = None
+    aligned: Aligned | None = None  # what the views said, for contact sheets
 
     def __post_init__(self) -> None:
         check_shapes(
@@ -168,6 +185,7 @@ class Geometry:
             normal=(self.normal, "3 H W"),
             sky=(self.sky, "1 H W"),
             spread=(self.spread, "1 H W"),
+            instances=(None if self.instances is None else self.instances.labels, "1 H W"),
         )
 
 

@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from immersivedepth.checks import ConfigError, Range
 from immersivedepth.config import build, check_targets, misfit, resolve
 from immersivedepth.stages.export.arrays import Arrays
-from immersivedepth.stages.segment import ValidGeometry
+from immersivedepth.stages.segment.valid_geometry import ValidGeometry
 
-TARGET = "immersivedepth.stages.segment.ValidGeometry"
+TARGET = "immersivedepth.stages.segment.valid_geometry.ValidGeometry"
 
 
 def test_builds_a_stage_with_plain_values():

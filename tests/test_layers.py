@@ -12,7 +12,7 @@ LAYERS = [
     {"checks"},
     {"scene", "files"},
     {"geometry", "weights", "config"},
-    {"losses"},
+    {"losses", "visual"},
     {"metrics"},
     {"nets", "data"},
     {"stages"},

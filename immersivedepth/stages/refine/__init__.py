@@ -1,0 +1,1 @@
+"""Geometry -> better Geometry. Every option may be chosen on its own, or several in the order given."""
