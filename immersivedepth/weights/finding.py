@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from ..checks import Range, ResourceError, WeightsError
 from ..files import write_text
 from .download import Patience, download, human, locked, sweep_stale
-from .reading import digest, read
+from .reading import damage, digest, read, remember
 from .registry import HUB, HUB_PAGE, REGISTRY, Source, known
 
 if TYPE_CHECKING:
@@ -47,19 +47,18 @@ def places(settings: Weights | None = None) -> list[Path]:
 
 def fetch(name: str, path: str | Path | None = None, settings: Weights | None = None) -> Path:
     """The verified file of a name: at `path` if given, else in the first place that has it, else downloaded."""
-    return _obtain(known(name), path, settings or Weights())[0]
+    return _obtain(known(name), path, settings or Weights())
 
 
 def load(name: str, path: str | Path | None = None, settings: Weights | None = None) -> dict[str, Tensor]:
     """The state dict of a name, from wherever `fetch` finds it."""
-    file, verified = _obtain(known(name), path, settings or Weights())
-    return read(file, verified=verified)
+    return read(fetch(name, path, settings))
 
 
 def download_named(settings: Weights) -> list[Path]:
     """Fetch every file that `weights.download` names; those already present are verified."""
     sources = [known(name) for name in settings.download]  # a misspelt name is refused before anything is fetched
-    return [_obtain(source, None, settings)[0] for source in sources]
+    return [_obtain(source, None, settings) for source in sources]
 
 
 def table(settings: Weights | None = None) -> str:
@@ -90,8 +89,7 @@ def _destination(settings: Weights) -> Path:
     return folders[1]
 
 
-def _obtain(source: Source, path: str | Path | None, settings: Weights) -> tuple[Path, bool]:
-    """The file, and whether its hash has just been compared."""
+def _obtain(source: Source, path: str | Path | None, settings: Weights) -> Path:
     folders = places(settings)
     if path is not None:
         given = Path(path).expanduser()
@@ -100,15 +98,15 @@ def _obtain(source: Source, path: str | Path | None, settings: Weights) -> tuple
         folders = [given]
     for folder in folders:
         if (folder / source.file).is_file():
-            return _verify(source, folder / source.file), True
+            return _verify(source, folder / source.file)
     if path is not None or source.url is None:
         raise _missing(source, folders)
     if settings.offline:
         raise _missing(source, folders, "weights.offline=true forbids fetching it. ")
-    return _download(source, _destination(settings) / source.file, settings, folders), True
+    return _download(source, _destination(settings) / source.file, settings, folders)
 
 
-def _explicit(source: Source, path: Path) -> tuple[Path, bool]:
+def _explicit(source: Source, path: Path) -> Path:
     """A file the user named: it may be one's own training, so only a pin that lies beside it binds it."""
     if not path.is_file():
         raise WeightsError(
@@ -117,10 +115,9 @@ def _explicit(source: Source, path: Path) -> tuple[Path, bool]:
         )
     if _pin(path).is_file():
         _check_pin(path)
-        return path, True
-    if path.name == source.file and source.size not in (None, path.stat().st_size):
+    elif path.name == source.file and source.size not in (None, path.stat().st_size):
         log.warning("%s has the name of a released file but not its size; taken as weights of your own", path)
-    return path, False
+    return path
 
 
 def _verify(source: Source, path: Path) -> Path:
@@ -136,9 +133,12 @@ def _verify(source: Source, path: Path) -> Path:
                 f"{path}: damaged or not the released file: SHA-256 expected {source.sha256} (from "
                 f"{source.sha256_from}), found {found}. {_remedy(source)}"
             )
+        remember(path)
     elif _pin(path).is_file():
         _check_pin(path)
     else:
+        if reason := damage(path, thorough=True):
+            raise WeightsError(f"{path}: {reason}. {_remedy(source)}")
         _write_pin(source, path, digest(path))
     return path
 
@@ -161,6 +161,7 @@ def _check_pin(path: Path) -> None:
             f"{path}: changed since its first use: SHA-256 expected {wanted}, found {found}. Delete it and fetch it "
             f"again; if the change is meant, delete {_pin(path).name} beside it."
         )
+    remember(path)
 
 
 def _write_pin(source: Source, path: Path, found: str) -> None:
@@ -168,6 +169,7 @@ def _write_pin(source: Source, path: Path, found: str) -> None:
         "%s: nobody published a SHA-256 of this file, so it is trusted at first use: %s (kept in %s)",
         path, found, _pin(path).name,
     )  # fmt: skip
+    remember(path)
     record = {"sha256": found, "size": path.stat().st_size, "source": source.url or source.page}
     try:
         write_text(_pin(path), json.dumps(record, indent=1) + "\n")
@@ -197,6 +199,7 @@ def _fetch_into(target: Path, source: Source, settings: Weights, folders: list[P
         found = download(url, target, source.size, source.sha256, patience, lambda: _announce(source, target.parent))
     except WeightsError as error:
         raise _missing(source, folders, f"It could not be fetched: {error}. ") from error
+    remember(target)
     if source.sha256 is None:
         _write_pin(source, target, found)
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickletools
 import re
 import threading
 import warnings
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +74,12 @@ _STAND_INS: list[Any] = [
     (_empty, "collections.defaultdict"),
     _Inert,
 ]
+# What the pickle of plain tensors mentions.
+_HARMLESS = re.compile(
+    r"torch\.(_utils\._rebuild\w+|(storage\.)?\w+Storage|nn\.parameter\.Parameter|Size|device|Tensor|"
+    r"(b?float|u?int|bool|complex)\d*)|collections\.(OrderedDict|Counter)|_codecs\.encode"
+)
+_compared: set[tuple[int, ...]] = set()
 _one_at_a_time = threading.Lock()  # the allow-list of torch is one for the whole process
 
 
@@ -80,13 +89,23 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def read(path: Path | str, sha256: str | None = None, *, verified: bool = False) -> dict[str, Tensor]:
+def remember(path: Path) -> None:
+    """Note that the hash of a file has been compared, so that reading it need not look for damage again."""
+    _compared.add(_stamp(path))
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def read(path: Path | str, sha256: str | None = None) -> dict[str, Tensor]:
     """The state dict of a `.safetensors` or PyTorch file, unwrapped, on the CPU; refused if it is not only tensors.
 
-    Without a hash the checksums inside a PyTorch file are compared instead, unless it was `verified` a moment ago.
+    Without a hash, and unless `fetch` has compared one, the checksums inside a PyTorch file are compared instead.
     """
     path = Path(path)
-    content = _content(path, sha256, lenient=True, thorough=sha256 is None and not verified)
+    content = _content(path, sha256, lenient=True)
     state = _unwrap(content, path)
     size = path.stat().st_size
     tensors = {key: _plain(value, key, path, size) for key, value in state.items()}
@@ -99,7 +118,7 @@ def read(path: Path | str, sha256: str | None = None, *, verified: bool = False)
 def read_checkpoint(path: Path | str, sha256: str | None = None) -> dict[str, Any]:
     """A training checkpoint as it was saved: nested mappings, lists, numbers and tensors, and nothing else."""
     path = Path(path)
-    content = _content(path, sha256, lenient=False, thorough=sha256 is None)
+    content = _content(path, sha256, lenient=False)
     if not isinstance(content, dict):
         raise WeightsError(f"{path}: expected a mapping, it holds {_name(content)}.")
     return content
@@ -165,7 +184,7 @@ def family(state: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _content(path: Path, sha256: str | None, *, lenient: bool, thorough: bool) -> Any:
+def _content(path: Path, sha256: str | None, *, lenient: bool) -> Any:
     """What a file holds, after every check that can be made before it is unpickled."""
     if not path.is_file():
         raise WeightsError(f"{path}: not found, or not a file.")
@@ -175,7 +194,7 @@ def _content(path: Path, sha256: str | None, *, lenient: bool, thorough: bool) -
                 f"{path}: damaged or not the expected file: SHA-256 expected {sha256}, found {found}. "
                 "Delete it and fetch it again."
             )
-        if reason := damage(path, thorough):
+        if reason := damage(path, thorough=sha256 is None and _stamp(path) not in _compared):
             raise WeightsError(f"{path}: {reason}. Delete it and fetch it again.")
         with path.open("rb") as handle:
             head = handle.read(9)
@@ -236,22 +255,23 @@ def _wanted(path: Path, archive: bool, error: Exception) -> str | None:
         names |= _globals(path)
     if not names:
         return None
-    listed = sorted(names)
+    listed = sorted({_modern(name) for name in names})
     return ", ".join(listed[:8]) + (f" and {len(listed) - 8} more" if len(listed) > 8 else "")
+
+
+def _modern(name: str) -> str:
+    """Old pickle protocols call things by the names they had in Python 2."""
+    module, _, function = name.rpartition(".")
+    module, function = NAME_MAPPING.get((module, function), (IMPORT_MAPPING.get(module, module), function))
+    return f"{module}.{function}".removeprefix("builtins.").lstrip(".")
 
 
 def _globals(path: Path) -> set[str]:
     """Every name a pickle mentions for import, read off its opcodes without running them."""
-    harmless = ("torch._utils._rebuild", "collections.OrderedDict", "torch.")
     names: set[str] = set()
-    try:
-        if zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                inner = next(n for n in archive.namelist() if n.endswith("data.pkl"))
-                streams = [archive.read(inner)]
-        else:
-            streams = [path.read_bytes()[: 64 << 20]]
-        for stream in streams:
+    with suppress(Exception):  # what could be read is enough for a message
+        stream = io.BytesIO(_pickles(path))
+        while True:  # the old format is a row of pickles; what follows them ends the loop as an error
             texts: list[str] = []
             for opcode, argument, _ in pickletools.genops(stream):
                 if opcode.name in ("GLOBAL", "INST"):
@@ -260,9 +280,16 @@ def _globals(path: Path) -> set[str]:
                     names.add(f"{texts[-2]}.{texts[-1]}")
                 elif isinstance(argument, str):
                     texts.append(argument)
-    except Exception:  # what could be read is enough for a message
-        pass
-    return {n for n in names if not n.startswith(harmless) or n.startswith(("torch.load", "torch.hub"))}
+    return {name for name in names if not _HARMLESS.fullmatch(name) and name not in _IGNORED}
+
+
+def _pickles(path: Path) -> bytes:
+    """The pickled part of a PyTorch file, without its numbers where they can be told apart."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as handle:
+            return handle.read(64 << 20)
+    with zipfile.ZipFile(path) as archive:
+        return archive.read(next(n for n in archive.namelist() if n.endswith("data.pkl")))
 
 
 def _zip_damage(path: Path, thorough: bool) -> str | None:

@@ -79,7 +79,7 @@ def payloads(canary: Path, folder: Path) -> dict[str, tuple[Any, str]]:
         "partial": (Call(functools.partial(os.system, shell)), "functools.partial"),
         "attrgetter": (Call(operator.attrgetter("system"), Call(__import__, "os")), "operator.attrgetter"),
         "methodcaller": (Call(operator.methodcaller("touch"), canary), "operator.methodcaller"),
-        "Path.touch": (Call(pathlib.Path.touch, canary), "touch"),
+        "Path.touch": (Call(pathlib.Path.touch, canary), "pathlib.Path"),
         "shutil.rmtree": (Call(shutil.rmtree, str(victim)), "shutil.rmtree"),
         "codecs": (Call(codecs.open, str(canary), "w"), "codecs.open"),
         "state of a Namespace": (Call(argparse.Namespace, state={"x": Call(os.system, shell)}), "system"),

@@ -6,6 +6,7 @@ import logging
 import subprocess
 import sys
 import typing
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 import yaml
 
 from immersivedepth.checks import ConfigError, ResourceError, WeightsError
-from immersivedepth.weights import REGISTRY, Weights, download_named, fetch, load, table
+from immersivedepth.weights import REGISTRY, Weights, download_named, fetch, load, read, table
 from immersivedepth.weights.finding import PIN, places
 from immersivedepth.weights.reading import digest
 
@@ -163,6 +164,30 @@ def test_load(toy, put, tensors):
     state = load("toy")
     assert state.keys() == tensors.keys()
     assert all(torch.equal(state[k], tensors[k]) for k in tensors)
+
+
+def test_what_was_compared_is_not_searched_for_damage_again(toy, put, monkeypatch, body):
+    """A second pass over a gigabyte costs seconds; but only the very file that was compared is spared it."""
+    looked = []
+    testzip = zipfile.ZipFile.testzip
+    monkeypatch.setattr(zipfile.ZipFile, "testzip", lambda self: (looked.append(self.filename), testzip(self))[1])
+    path = put("weights/toy.pt")
+    read(path)
+    assert len(looked) == 1
+    load("toy")
+    assert len(looked) == 1
+    path.write_bytes(flipped(body, 300))
+    with pytest.raises(WeightsError, match="damaged"):
+        read(path)
+
+
+def test_damaged_file_is_not_trusted_at_first_use(register, put, body):
+    register()
+    path = put("weights/toy.pt")
+    path.write_bytes(flipped(body, len(body) // 2))
+    with pytest.raises(WeightsError, match="does not match its checksum"):
+        fetch("toy")
+    assert not Path(f"{path}{PIN}").exists()
 
 
 def test_first_use_is_remembered(register, put, body, caplog):
