@@ -1,0 +1,68 @@
+"""Worlds with answers in closed form, and the three test scenes on which alignment was measured."""
+
+from __future__ import annotations
+
+import math
+
+from .builder import Builder, Draw, Material, hsv
+from .textures import Texture
+
+# Length along x, height, width along y in metres; boxes; balls.
+MEASURED = {
+    "b1_room": ((4.8, 2.8, 5.5), 7, 4),
+    "b1_hall": ((15.0, 6.1, 19.0), 12, 8),
+    "b1_corridor": ((2.3, 2.7, 21.0), 6, 3),
+}
+
+
+def cube_room(build: Builder, half: tuple[float, float, float]) -> None:
+    """An empty room around the origin: one hollow box."""
+    material = Material(hsv(0.1, 0.3, 0.8), hsv(0.6, 0.4, 0.5), texture=Texture.CHECKER, scale=0.5)
+    build.box((0, 0, 0), (2 * half[0], 2 * half[1], 2 * half[2]), material, hollow=True)
+    build.light((0, 0, 0.8 * half[2]), (3.0, 3.0, 3.0))
+    build.sky(zenith=(0, 0, 0), horizon=(0, 0, 0), above=(0.4, 0.4, 0.4), below=(0.3, 0.3, 0.3))
+
+
+def sphere(build: Builder, radius: float) -> None:
+    """The inside of a ball around the origin."""
+    material = Material(hsv(0.55, 0.3, 0.8), hsv(0.05, 0.5, 0.6), texture=Texture.NOISE, scale=0.3 * radius)
+    build.ball((0, 0, 0), radius, material, hollow=True)
+    build.sky(zenith=(0, 0, 0), horizon=(0, 0, 0), above=(0.9, 0.9, 0.9), below=(0.5, 0.5, 0.5))
+
+
+def measured(build: Builder, kind: str) -> tuple[float, float, float, float, float, float]:
+    """A closed room with boxes that stand and balls that lie or hang; returns the space for cameras."""
+    draw = build.draw
+    (length, height, width), boxes, balls = MEASURED[kind]
+    paint = Material(
+        hsv(draw.uniform(), 0.15, 0.85), hsv(draw.uniform(), 0.25, 0.7), texture=Texture.NOISE, scale=0.4, bump=0.1
+    )
+    build.box((0, 0, height / 2), (length, width, height), paint, hollow=True, anchored=True)
+    textures = (Texture.WOOD, Texture.CHECKER, Texture.STRIPES, Texture.CLOTH, Texture.NOISE, Texture.MARBLE)
+    for number in range(boxes + balls):
+        hue = draw.uniform()
+        material = Material(
+            hsv(hue, 0.5, 0.7), hsv(hue + draw.uniform(0.05, 0.3), 0.4, 0.45), texture=draw.pick(textures), scale=0.25
+        )
+        # The middle is left free for cameras: things keep away from it along the longer side.
+        side = draw.pick((-1, 1))
+        along = draw.uniform(0.15, 0.46) * max(length, width) * side
+        across = draw.uniform(-0.4, 0.4) * min(length, width)
+        x, y = (along, across) if length > width else (across, along)
+        size = draw.uniform(0.12, 0.3) * min(height, length, width)
+        if number < boxes:
+            tall = draw.uniform(0.3, 0.75) * height
+            build.box(
+                (x, y, tall / 2), (size, size * draw.uniform(0.6, 1.6), tall), material, yaw=draw.uniform(0, math.pi)
+            )
+        else:
+            radius = size / 2
+            build.ball((x, y, draw.pick((radius, draw.uniform(radius, height - radius)))), radius, material)
+    build.light((0, 0, 0.93 * height), (0.12 * height * max(length, width),) * 3, across=(0.2, 0, 0), along=(0, 0.2, 0))
+    build.sky(zenith=(0, 0, 0), horizon=(0, 0, 0), above=(0.3, 0.3, 0.3), below=(0.25, 0.25, 0.25))
+    return -0.1 * length, 0.1 * length, -0.1 * width, 0.1 * width, 1.2, min(1.8, 0.65 * height)
+
+
+def new_builder(kind: str, seed: int, style: str) -> Builder:
+    """A builder whose choices depend on all three."""
+    return Builder(Draw(f"{kind} {style} {seed}"))
