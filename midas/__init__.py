@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
 from .recognition import bare_state, recognise
@@ -69,9 +70,12 @@ def _build(name: str) -> Network:
 class _NoDraws(TorchFunctionMode):
     """Leaves memory as it is where weights would be drawn: strict loading overwrites all of them."""
 
-    _draws = frozenset({Tensor.normal_, Tensor.uniform_, Tensor.erfinv_})
+    # Functions of nn.init are seen as a whole; what they call inside is not.
+    _draws = frozenset(
+        {Tensor.normal_, Tensor.uniform_, Tensor.erfinv_, init.normal_, init.uniform_, init.kaiming_uniform_}
+    )
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func in self._draws:
-            return args[0]
+            return args[0] if args else kwargs["tensor"]
         return func(*args, **(kwargs or {}))

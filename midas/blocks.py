@@ -105,7 +105,9 @@ class Decoder(nn.Module):
         rectified_skip: bool = False,
         project: bool = True,
         spare_unit: bool = True,
+        smooth: bool = False,
     ) -> None:
+        """`spare_unit`: hold the weights that nothing uses; `smooth`: an output that no training can let die."""
         super().__init__()
         self.levels = len(channels)
         for i, (c, width) in enumerate(zip(channels, widths, strict=True)):
@@ -126,7 +128,7 @@ class Decoder(nn.Module):
             nn.Conv2d(wide, narrow, 3, 1, 1),
             nn.ReLU(),
             nn.Conv2d(narrow, out, 1),
-            nn.ReLU(),
+            nn.Softplus() if smooth else nn.ReLU(),
         )
 
     def fuse(self, features: list[Tensor]) -> Tensor:

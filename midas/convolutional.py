@@ -58,7 +58,7 @@ class MidasNet(Network):
             self.scratch = Decoder((32, 48, 136, 384), (64, 128, 256, 512), (32, 32, 1), align_head=False)
         else:
             self.scratch = Decoder(
-                (24, 40, 112, 320), (64, 64, 64, 64), (32, 16, 1), align_head=False, spare_unit=False
+                (24, 40, 112, 320), (64, 64, 64, 64), (32, 16, 1), align_head=False, spare_unit=False, smooth=True
             )
 
     def features(self, x: Tensor) -> list[Tensor]:

@@ -8,6 +8,8 @@ from typing import Literal
 
 Triple = tuple[float, float, float]
 
+_SMALLEST = 28  # pixels; in smaller images nothing is left to pool for the one network that takes any size
+
 HALF: tuple[Triple, Triple] = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 UNIT: tuple[Triple, Triple] = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
@@ -55,11 +57,12 @@ class Spec:
 
     def check_size(self, height: int, width: int) -> None:
         """Refuse input sizes for which the network is not defined, naming those for which it is."""
+        low = self.legal if self.legal > 1 else _SMALLEST
         if not self.legal:
             if (height, width) != (self.side, self.side):
                 raise ValueError(f"{self.name} takes {self.side}x{self.side} pixels only, got {height}x{width}")
-        elif height < 32 or width < 32 or height % self.legal or width % self.legal:
-            sizes = f"multiples of {self.legal}, at least 32" if self.legal > 1 else "32 and more"
+        elif min(height, width) < low or height % self.legal or width % self.legal:
+            sizes = f"multiples of {self.legal}" if self.legal > 1 else f"at least {low}"
             raise ValueError(f"{self.name} takes heights and widths that are {sizes}, got {height}x{width}")
 
 
