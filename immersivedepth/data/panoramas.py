@@ -323,12 +323,13 @@ def _half(pixels: Array, part: str) -> Array:
 
 
 def looks_like_two_fisheyes(pixels: Array) -> bool:
-    """Whether all that lies outside two circles side by side is black, and much inside is not."""
+    """Whether all that lies outside two circles side by side is black, and their caps are not, as under black bars."""
     small = cv2.resize(pixels, (128, 64), interpolation=cv2.INTER_AREA).max(-1)
     dark = small < (10 if small.dtype == np.uint8 else 10 / 255)
     y, x = np.mgrid[:64, :128] + 0.5
     radius = np.hypot(x % 64 - 32, y - 32) / 32
-    return bool(dark[radius > 1.06].mean() > 0.98 and dark[radius < 0.9].mean() < 0.5)
+    caps = (radius < 0.92) & (np.abs(y - 32) > 0.7 * 32)
+    return bool(dark[radius > 1.06].mean() > 0.98 and dark[caps].mean() < 0.5)
 
 
 def resize(pixels: Array, width: int, height: int) -> Array:  # [H, W] or [H, W, C]

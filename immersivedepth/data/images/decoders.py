@@ -137,7 +137,7 @@ def _decode_bmp(source: Source) -> Decoded:
 
 
 def _decode_tiff(source: Source) -> Decoded:
-    """Common ones by OpenCV, as Pillow drops bits, knows no floating RGB and has a limit of its own; rare ones by it."""
+    """Common ones by OpenCV, as Pillow drops bits, knows no floating RGB and has a limit of its own; others by it."""
     from PIL import TiffImagePlugin
 
     source.handle.seek(0)
