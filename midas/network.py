@@ -47,8 +47,8 @@ class Network(nn.Module):
     def prepare(self, images: Tensor, side: int | None = None) -> Tensor:  # [B, 3, h, w]
         """Images [B, 3, H, W], RGB, uint8 or floating in 0..1, as the network wants them."""
         if images.ndim != 4 or images.shape[1] != 3:
-            raise ValueError(f"{self.spec.name}: expected images [B, 3, H, W], got {list(images.shape)}")
-        x = images.float() / 255 if images.dtype == torch.uint8 else images
+            raise ValueError(f"{self.spec.name}: expected images [B, 3, H, W], RGB, got {list(images.shape)}")
+        x = images.float() / 255 if images.dtype == torch.uint8 else images.float()
         size = self.spec.network_size(x.shape[-2], x.shape[-1], side)
         if self.spec.output == "disparity":
             # As the original does it: no antialiasing, and values may leave 0..1.
@@ -68,7 +68,9 @@ class Network(nn.Module):
         if self.spec.output == "normal":
             vectors = 2 * output.float().clamp(0, 1) - 1
             vectors = F.interpolate(vectors, size, mode="bilinear", align_corners=False)
-            return F.normalize(vectors, dim=1, eps=1e-6)
+            length = vectors.norm(dim=1, keepdim=True)
+            towards = vectors.new_tensor((0.0, 0.0, 1.0)).view(3, 1, 1)  # where opposite neighbours cancel out
+            return torch.where(length > 1e-6, vectors / length, towards)
         values = output.float()[:, None]
         if self.spec.output == "depth":
             values = values.clamp(0, 1)
