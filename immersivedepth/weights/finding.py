@@ -194,7 +194,7 @@ def _download(source: Source, target: Path, settings: Weights, folders: list[Pat
 
 def _fetch_into(target: Path, source: Source, settings: Weights, folders: list[Path]) -> None:
     patience = Patience(settings.timeout_s, settings.retries, settings.backoff_s, int(settings.limit_gb * 1e9))
-    url = _mirrored(source.url or "")
+    url = _mirrored(source)
     try:
         found = download(url, target, source.size, source.sha256, patience, lambda: _announce(source, target.parent))
     except WeightsError as error:
@@ -213,10 +213,12 @@ def _announce(source: Source, folder: Path) -> None:
         log.info("%s: SHA-256 from %s", source.file, source.sha256_from)
 
 
-def _mirrored(url: str) -> str:
-    """HF_ENDPOINT names a mirror of the hub; what comes from it is checked against the same hash."""
-    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/")
-    return url.replace(HUB, endpoint, 1) if endpoint and url.startswith(HUB + "/") else url
+def _mirrored(source: Source) -> str:
+    """The address of a file. HF_ENDPOINT names a mirror of the hub, taken for what a hash can vouch for."""
+    url, endpoint = source.url or "", os.environ.get("HF_ENDPOINT", "").rstrip("/")
+    if endpoint and source.sha256 and url.startswith(HUB + "/"):
+        return url.replace(HUB, endpoint, 1)
+    return url
 
 
 def _missing(source: Source, folders: list[Path], why: str = "") -> WeightsError:

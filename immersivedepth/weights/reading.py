@@ -170,8 +170,8 @@ def fit(
 def family(state: Mapping[str, Any]) -> str | None:
     """Which of the known networks a state dict is of, told by its keys."""
     signs = {
-        "Depth Anything (transformers layout; use predict=[huggingface])": ("backbone.embeddings.", "neck."),
-        "DPT (transformers layout; use predict=[huggingface])": ("dpt.", "neck."),
+        "Depth Anything (transformers layout; use predict=[hugging_face])": ("backbone.embeddings.", "neck."),
+        "DPT (transformers layout; use predict=[hugging_face])": ("dpt.", "neck."),
         "Depth Anything": ("pretrained.blocks.", "depth_head."),
         "MiDaS DPT or Omnidata DPT": ("pretrained.model.", "scratch.refinenet1."),
         "MiDaS v2.1": ("pretrained.layer1.", "scratch.refinenet1."),

@@ -6,10 +6,13 @@ import logging
 import os
 import random
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.parse
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -508,6 +511,30 @@ def test_offline_asks_nobody(toy, quick, server, monkeypatch, caplog):
     assert server.asked == []
     caplog.set_level(logging.DEBUG)
     assert caplog.text == ""
+
+
+def test_certificate_that_is_not_valid(register, quick, monkeypatch):
+    register(url="https://example.org/x")
+
+    def invalid(*args, **kwargs):
+        raise urllib.error.URLError(ssl.SSLCertVerificationError("self-signed certificate"))
+
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", invalid)
+    refused(quick, "no valid certificate")
+
+
+def test_mirror_is_not_trusted_without_a_hash(register, quick, server, monkeypatch):
+    register(url="https://huggingface.co/a/b/resolve/c/file.pt")
+    monkeypatch.setenv("HF_ENDPOINT", server.url.removesuffix("/file.pt"))
+    asked = []
+
+    def unreachable(opener, request, *args, **kwargs):
+        asked.append(request.full_url)
+        raise urllib.error.URLError("unreachable")
+
+    monkeypatch.setattr("urllib.request.OpenerDirector.open", unreachable)
+    refused(quick, "unreachable")
+    assert {urllib.parse.urlsplit(url).hostname for url in asked} == {"huggingface.co"}
 
 
 def test_mirror_of_the_hub(register, quick, server, monkeypatch):

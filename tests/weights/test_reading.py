@@ -570,4 +570,4 @@ def test_files_of_another_family_are_named():
     state = {k: torch.zeros(1) for k in ("pretrained.model.cls_token", "scratch.refinenet1.out_conv.weight")}
     assert "this is a MiDaS DPT or Omnidata DPT file" in misfit(toy(), state)
     state = {k: torch.zeros(1) for k in ("backbone.embeddings.cls_token", "neck.fusion_stage.x", "head.conv1.weight")}
-    assert "predict=[huggingface]" in misfit(toy(), state)
+    assert "predict=[hugging_face]" in misfit(toy(), state)
