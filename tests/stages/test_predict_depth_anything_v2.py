@@ -93,6 +93,12 @@ def test_missing_weights_end_in_one_line_with_path_and_command(views, tmp_path, 
     assert "mode=weights weights.download=[depth_anything_v2_vits]" in message
 
 
+@pytest.mark.parametrize(("encoder", "metric"), [("vitt", "indoor"), ("vitg", "outdoor")])
+def test_weights_that_nobody_published_are_asked_for(views, encoder, metric):
+    with pytest.raises(WeightsError, match=r"nobody published .* predict.depth_anything_v2.weights"):
+        DepthAnythingV2(encoder, metric=metric, running=CPU)(views)
+
+
 @pytest.mark.parametrize(("metric", "name"), [
     (None, "depth_anything_v2_vitb"),
     ("indoor", "depth_anything_v2_metric_hypersim_vitb"),

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from ...checks import ConfigError, Range
+from ...checks import ConfigError, Range, WeightsError
 from ...geometry import pinhole
 from ...scene import Kind, Prediction, Views
 from ...weights import REGISTRY, Weights, fetch, fit, read
@@ -69,8 +69,13 @@ class DepthAnythingV2:
         return Runner(net.float(), self.running)
 
     def _path(self) -> Path:
-        if self.weights is not None and self.name not in REGISTRY:
-            return Path(self.weights).expanduser()  # a member of the family that nobody published
+        if self.name not in REGISTRY:  # a member of the family that nobody published
+            if self.weights is None:
+                raise WeightsError(
+                    f"{self.name}: nobody published such weights; set predict.depth_anything_v2.weights to a file of "
+                    "your own, or choose another encoder"
+                )
+            return Path(self.weights).expanduser()
         path = fetch(self.name, self.weights, self.settings)
         # Keys and shapes are the same in all three, so that only the published names tell a mistaken choice.
         trained = next((kind for kind, data in _TRAINED_ON.items() if f"_metric_{data}_" in path.name), None)
