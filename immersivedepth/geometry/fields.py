@@ -15,7 +15,9 @@ def legendre(t: Tensor, degree: int) -> Tensor:  # [...] -> [..., degree + 1]
 
 def orders(degree: int) -> Tensor:  # [K, 2]
     """The orders (in x, in y) of all products of total degree 1 to `degree`, lowest first; the constant is left out."""
-    return torch.tensor([(n - j, j) for n in range(1, degree + 1) for j in range(n + 1)]).reshape(-1, 2)
+    return torch.tensor([(n - j, j) for n in range(1, degree + 1) for j in range(n + 1)], dtype=torch.long).reshape(
+        -1, 2
+    )
 
 
 def basis(xy: Tensor, degree: int) -> Tensor:  # [R, 2] -> [R, K]

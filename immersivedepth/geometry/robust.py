@@ -30,3 +30,14 @@ def geman_mcclure(residuals: Tensor, scale: Tensor) -> Tensor:
 def least_absolute(residuals: Tensor, floor: Tensor) -> Tensor:
     """Weights of iteratively reweighted least squares for the sum of absolute values, in 0..1."""
     return floor / residuals.abs().clamp_min(floor)
+
+
+def layer_median(values: Tensor, weights: Tensor) -> Tensor:  # [N, ...] -> [...]
+    """Weighted median over the first axis; the mean of the two middle values where the weight splits evenly."""
+    ranked, order = torch.where(weights > 0, values, torch.inf).sort(0)
+    mass = weights.gather(0, order).cumsum(0)
+    half = mass[-1:] / 2
+    low = (mass >= half * (1 - 1e-6)).to(torch.uint8).argmax(0, keepdim=True)
+    high = (mass > half * (1 + 1e-6)).to(torch.uint8).argmax(0, keepdim=True)
+    middle = (ranked.gather(0, low) + ranked.gather(0, high))[0] / 2
+    return torch.where(mass[-1] > 0, middle, 0.0)

@@ -81,6 +81,6 @@ def _report(prediction: Prediction, maps: Maps, equations: Equations, solution: 
         "align": name,
         "views": per_view,
         "noise": solution.noise,
-        "iterations": solution.iterations,
+        "turns": solution.turns,
         "notes": notes,
     }

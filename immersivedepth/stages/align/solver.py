@@ -6,7 +6,7 @@ positive for tau below a bound known from the map. With c the cosine of a pixel 
 sign +1 for disparities and -1 for depths; for distances tau is known. The equations are in docs/solver.md.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from ...geometry import fields, overlaps, robust
 from ...scene import Kind, Prediction, Rig
 from .views import cosines
 
+NOISE_FLOOR = 1e-4  # of log distance; below it the numbers of a map are not to be believed
+PATCHES = 30  # independent parts of a view, where nothing is said about its bending
 SHIFT_LIMIT = 0.995  # of the bound at which the farthest pixels lie at infinity
 SHIFT_PRIOR = (0.6, 0.25)  # mean and deviation of the shift as a part of its bound, where overlaps do not tell
 SCALE_PRIOR = 3.0  # deviation of the log scales of views, wide: it only ties together what no overlap joins
@@ -112,13 +114,15 @@ class Solution:
 
     scale: Tensor  # [V], G
     shift: Tensor  # [V], tau as a part of its bound
-    field: Tensor  # [V, K]
-    noise: float  # standard deviation of log distance of one sample
-    scale_std: Tensor  # [V]
+    field: Tensor  # [V, K], coefficients of the bending
+    scale_std: Tensor  # [V], relative to the mean of all views
     shift_std: Tensor  # [V]
-    variance: Tensor | None = None  # prior variance of the bending by degree
-    residual: Tensor = field(default_factory=lambda: torch.zeros(0))  # [P]
-    iterations: int = 0
+    variance: Tensor  # [degree], of the coefficients of each degree, as found from the overlaps
+    noise: float  # standard deviation of log distance of one sample
+    independent: float  # part of the samples that count as independent
+    residual: Tensor  # [P], differences of log distance
+    loss: Tensor  # [P], robust weights in 0..1
+    turns: int
 
 
 class Equations:
@@ -141,7 +145,9 @@ class Equations:
         self.pair_weight = (
             trust[first] * trust[second] / total[where].clamp_min(1e-9) * overlap.angle[where] / mean_angle
         )
-        self.basis = fields.basis(overlap.xy, degree) if degree else overlap.xy.new_zeros(len(overlap.xy), 0)
+        self.basis = fields.basis(overlap.xy, degree)
+        one = torch.ones_like(overlap.xy[:, :1])
+        self.columns = torch.cat([one, one, self.basis], dim=-1)  # of the Jacobian; the second one changes
 
     def positive(self, shift: Tensor) -> Tensor:  # [R]
         """The positive part p of every row, before the floor."""
@@ -161,7 +167,8 @@ class Equations:
         p = self.positive(shift)
         slope = -self.maps.sign[view] * self.maps.bound[view] * self.value / p.clamp_min(1e-3)
         slope = torch.where((p > 1e-3) & self.maps.free[view], slope, 0.0)
-        return torch.cat([torch.ones_like(slope)[:, None], slope[:, None], self.basis], dim=-1)
+        self.columns[:, 1] = slope
+        return self.columns
 
     def far_trust(self, shift: Tensor) -> Tensor:  # [P]
         """Noise of a disparity near zero is magnified in log distance: trust such pairs less."""
@@ -191,71 +198,145 @@ class Equations:
         size = self.views * count
         return matrix.reshape(size, size), right.reshape(size)
 
+    def residual(self, x: Tensor) -> Tensor:  # [V, 2 + K] -> [P]
+        """Differences of log distance over all pairs."""
+        u = self.log_distance(x[:, 0], x[:, 1], x[:, 2:])
+        return u[self.overlap.first] - u[self.overlap.second]
 
-def solve(
-    equations: Equations, start: Solution | None = None, robustness: float = 3.0, iterations: int = 30
-) -> Solution:
-    """Gauss-Newton on reweighted least squares: absolute values first, then Geman-McClure."""
-    maps, views = equations.maps, equations.views
-    o = equations.overlap
-    count = 2 + equations.basis.shape[1]
-    device = o.cosine.device
-    mean = torch.zeros(views, count, dtype=torch.float64, device=device)
-    mean[:, 0] = torch.where(maps.is_metric, maps.known_scale, _centre(maps))
-    mean[:, 1] = SHIFT_PRIOR[0]
-    precision = torch.zeros_like(mean)
-    precision[:, 0] = torch.where(maps.is_metric, METRIC_PRIOR**-2, SCALE_PRIOR**-2)
-    precision[:, 1] = torch.where(maps.free, SHIFT_PRIOR[1] ** -2, 1e12)
+    def add_volume(self, matrix: Tensor, right: Tensor, shift: Tensor, weight: Tensor, noise: Tensor) -> None:
+        """Add, in place, what keeps shifts from shrinking: the likelihood is one of the maps, not of their logs.
+
+        Residuals of log distance fall with the shift, down to a sphere that fits anything. The change of variables
+        from u to the map contributes -log(du / dvalue) = log(p) - log(shift) per sample, which balances that exactly.
+        """
+        o, view = self.overlap, self.overlap.view
+        p = self.positive(shift)
+        counts = (p > 1e-3) & self.maps.free[view]
+        row = torch.zeros_like(p).index_add_(0, o.first, weight).index_add_(0, o.second, weight) * counts
+        p, t = p.clamp_min(1e-3), shift.clamp_min(1e-2)[view]
+        slope = self.maps.bound[view] * self.value / p
+        pull = torch.zeros_like(shift).index_add_(0, view, row / (t * p))
+        curve = torch.zeros_like(shift).index_add_(0, view, row * (t**-2 - slope**2)).clamp_min(0)
+        at = torch.arange(self.views, device=view.device) * (matrix.shape[0] // self.views) + 1
+        matrix[at, at] += curve * noise
+        right[at] += pull * noise
+
+
+def solve(equations: Equations, start: Solution | None = None, robustness: float = 3.0, turns: int = 30) -> Solution:
+    """Gauss-Newton on reweighted residuals: absolute values first unless a start is given, then Geman-McClure.
+
+    With bending, the variance of each degree is re-estimated at every turn by the evidence (MacKay 1992): stiff where
+    views agree, soft where they do not, and no setting to tune.
+    """
+    maps, o, degree = equations.maps, equations.overlap, equations.degree
+    mean, prior = _prior(maps, equations.basis.shape[1])
     x = mean.clone()
-    x[:, 1] = torch.where(maps.free, 0.6, 1.0)
-    mean[:, 1] = torch.where(maps.free, mean[:, 1], 1.0)
-    noise = torch.tensor(1.0, dtype=torch.float64)
-    inverse = None
-    for turn in range(iterations):
-        residual = _residual(equations, x)
-        far = equations.far_trust(x[:, 1])
+    if start is not None:
+        x[:, 0], x[:, 1] = start.scale, start.shift
+    far = equations.far_trust(x[:, 1])
+    order = fields.orders(degree).sum(1).to(o.view.device) - 1
+    variance = 1e-3 / torch.arange(1, degree + 1, dtype=torch.float64, device=o.view.device)
+    absolute_turns = 6 if start is None else 0
+    for turn in range(turns):
+        if start is None:
+            far = equations.far_trust(x[:, 1])
+        residual = equations.residual(x)
         live = equations.pair_weight * far > 1e-3
-        noise = robust.spread(residual[live]).clamp_min(1e-6) / 2**0.5
-        scale = noise * 2**0.5
-        absolute = turn < 6
-        loss = (
-            robust.least_absolute(residual, scale) if absolute else robust.geman_mcclure(residual, robustness * scale)
-        )
+        deviation = robust.spread(residual[live]).clamp_min(NOISE_FLOOR)
+        if turn < absolute_turns:
+            loss = robust.least_absolute(residual, deviation)
+        else:
+            loss = robust.geman_mcclure(residual, robustness * deviation)
         weight = equations.pair_weight * far * loss
-        matrix, right = equations.normal(equations.jacobian(x[:, 1]), weight, residual)
-        matrix = matrix / noise**2 + torch.diag(precision.reshape(-1))
-        right = right / noise**2 - (precision * (x - mean)).reshape(-1)
-        step = _bounded_step(matrix, right, x)
+        total = weight.sum().clamp_min(1e-9)
+        noise = ((weight * residual.square()).sum() / (2 * total)).clamp_min(NOISE_FLOOR**2)
+        independent = _independent(noise, variance, degree, 2 * total / equations.views)
+        jacobian = equations.jacobian(x[:, 1])
+        matrix, right = equations.normal(jacobian, weight, residual)
+        equations.add_volume(matrix, right, x[:, 1], weight, noise)
+        prior[:, 2:] = 1 / variance[order]
+        matrix = matrix * (independent / noise) + torch.diag(prior.reshape(-1))
+        right = right * (independent / noise) - (prior * (x - mean)).reshape(-1)
+        factor = torch.linalg.cholesky(matrix)
+        step = _bounded_step(matrix, factor, right, x, maps.free)
         x = x + step
-        x[:, 1] = torch.where(maps.free, x[:, 1].clamp(0, SHIFT_LIMIT), 1.0)
-        if not absolute and step.abs().max() < 1e-6:
+        if degree:
+            covariance = torch.cholesky_inverse(factor).diagonal().reshape(x.shape)[:, 2:]
+            variance = _evidence(x[:, 2:], covariance, prior[:, 2:], order, degree, exact=turn < 2)
+        if turn >= absolute_turns + 2 and step.abs().max() < (3e-4 if degree else 1e-6):
             break
-    inverse = torch.linalg.inv(matrix).diagonal().reshape(views, count).clamp_min(0).sqrt()
-    return Solution(x[:, 0], x[:, 1], x[:, 2:], float(noise), inverse[:, 0], inverse[:, 1], None, residual, turn + 1)
+    covariance = torch.cholesky_inverse(factor)
+    shift_std = covariance.diagonal().reshape(x.shape)[:, 1].sqrt() * maps.free
+    scales = covariance[:: x.shape[1], :: x.shape[1]]
+    centred = scales - scales.mean(0) - scales.mean(1, keepdim=True) + scales.mean()
+    return Solution(
+        scale=x[:, 0],
+        shift=x[:, 1],
+        field=x[:, 2:],
+        scale_std=centred.diagonal().clamp_min(0).sqrt(),
+        shift_std=shift_std,
+        variance=variance,
+        noise=float(noise.sqrt()),
+        independent=float(independent),
+        residual=equations.residual(x),
+        loss=loss,
+        turns=turn + 1,
+    )
 
 
-def _centre(maps: Maps) -> Tensor:
-    if not maps.is_metric.any():
-        return torch.zeros_like(maps.known_scale)
-    return maps.known_scale[maps.is_metric].median().expand_as(maps.known_scale)
+def _prior(maps: Maps, columns: int) -> tuple[Tensor, Tensor]:
+    """Mean and precision of all unknowns [V, 2 + K]; those of the bending are filled in later."""
+    known, free, metric = maps.known_scale, maps.free, maps.is_metric
+    mean = torch.zeros(len(known), 2 + columns, dtype=torch.float64, device=known.device)
+    precision = torch.ones_like(mean)
+    centre = known[metric].median() if bool(metric.any()) else known.new_zeros(())
+    mean[:, 0] = torch.where(metric, known, centre)
+    mean[:, 1] = torch.where(free, SHIFT_PRIOR[0], 1.0)
+    precision[:, 0] = torch.where(metric, METRIC_PRIOR**-2, SCALE_PRIOR**-2)
+    precision[:, 1] = torch.where(free, SHIFT_PRIOR[1] ** -2, 1.0)
+    return mean, precision
 
 
-def _residual(equations: Equations, x: Tensor) -> Tensor:  # [P]
-    u = equations.log_distance(x[:, 0], x[:, 1], x[:, 2:])
-    return u[equations.overlap.first] - u[equations.overlap.second]
+def _independent(noise: Tensor, variance: Tensor, degree: int, rows: Tensor) -> Tensor:
+    """The part of a view's samples that count as independent.
+
+    Bending finer than the basis is left in the residuals, where neighbours share it; taken for independent noise, it
+    would make the solve sure of what no overlap shows. Its variance follows from the fall of the variances by degree.
+    """
+    if degree < 4:
+        return (PATCHES / rows).clamp(max=1)
+    low, high = variance[-4:-2].sum(), variance[-2:].sum()
+    fall = (high / low.clamp_min(1e-20)).sqrt().clamp(0.1, 0.8)
+    beyond = torch.arange(1, 12, dtype=torch.float64, device=variance.device)
+    finer = (high / 2 * fall ** (beyond - 0.5) * (degree + beyond + 1)).sum()
+    return noise / (noise + finer * rows / ((degree + 1) * (degree + 2)))
 
 
-def _bounded_step(matrix: Tensor, right: Tensor, x: Tensor) -> Tensor:  # [V, C]
-    """The Newton step with shifts held at their bounds where they push against them, and no shift moving far."""
-    step = torch.linalg.solve(matrix, right).reshape(x.shape)
-    wanted = x[:, 1] + step[:, 1]
-    held = (wanted < 0) | (wanted > SHIFT_LIMIT)
-    limit = (wanted.clamp(0, SHIFT_LIMIT) - x[:, 1]).clamp(-0.3, 0.3)
-    stiff = torch.zeros_like(x)
-    stiff[:, 1] = torch.where(held | (step[:, 1].abs() > 0.3), 1e12, 0.0)
-    if (stiff > 0).any():
-        right = right + (
-            stiff * torch.cat([torch.zeros_like(x[:, :1]), limit[:, None], torch.zeros_like(x[:, 2:])], 1)
-        ).reshape(-1)
-        step = torch.linalg.solve(matrix + torch.diag(stiff.reshape(-1)), right).reshape(x.shape)
+def _evidence(
+    bend: Tensor, covariance: Tensor, precision: Tensor, order: Tensor, degree: int, exact: bool
+) -> Tensor:  # [degree]
+    """New variances by degree: expectation-maximisation for the first turns, then MacKay's faster fixed point."""
+    zero = bend.new_zeros(degree)
+    size = zero.index_add(0, order, bend.square().sum(0))
+    if exact:
+        count = torch.bincount(order, minlength=degree) * len(bend)
+        return ((size + zero.index_add(0, order, covariance.sum(0))) / count).clamp_min(1e-10)
+    known = zero.index_add(0, order, (1 - covariance * precision).sum(0)).clamp_min(0.5)
+    return (size / known).clamp_min(1e-10)
+
+
+def _bounded_step(matrix: Tensor, factor: Tensor, right: Tensor, x: Tensor, free: Tensor) -> Tensor:  # [V, 2 + K]
+    """The Newton step, with shifts held where they leave their bounds or move far, and the others solved again."""
+    step = torch.cholesky_solve(right[:, None], factor).reshape(x.shape)
+    wanted = x[:, 1] + step[:, 1].clamp(-0.3, 0.3)
+    allowed = torch.where(free, wanted.clamp(0.01, SHIFT_LIMIT), x[:, 1]) - x[:, 1]
+    held = torch.zeros_like(x)
+    off = free & ((allowed - step[:, 1]).abs() > 1e-9)
+    held[:, 1] = torch.where(off, 1e9 * matrix.diagonal().reshape(x.shape)[:, 1], 0.0)
+    if bool((held > 0).any()):
+        target = torch.zeros_like(x)
+        target[:, 1] = allowed
+        right = right + (held * target).reshape(-1)
+        step = torch.linalg.solve(matrix + torch.diag(held.reshape(-1)), right).reshape(x.shape)
+    step[:, 1] = allowed
     return step

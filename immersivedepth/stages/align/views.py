@@ -9,8 +9,7 @@ from ...scene import Rig
 
 def cosines(rig: Rig) -> Tensor:  # [V, 1, h, w]
     """Depth / distance at every pixel."""
-    upright = torch.eye(3, device=rig.rotation.device).expand(len(rig), 3, 3)
-    return 1 / pinhole.view_rays(upright, rig.tan_half_fov, rig.resolution).norm(dim=-1)[:, None]
+    return 1 / pinhole.ray_lengths(rig.tan_half_fov, rig.resolution)[:, None]
 
 
 def border_fade(rig: Rig, width: float = 0.15, least: float = 0.05) -> Tensor:  # [V, 1, h, w]
