@@ -221,7 +221,7 @@ def _midas() -> list[Source]:
 def _omnidata() -> list[Source]:
     sources = []
     for name, (file, size, sha256, stated) in _OMNIDATA_FILES.items():
-        key = "predict.midas.weights" if "depth" in name else "predict.omnidata_normals.weights"
+        key = "predict.omnidata_depth.weights" if "depth" in name else "predict.omnidata_normals.weights"
         url = f"{OMNIDATA_FILES}/{file}?download=1"
         variant = name.removeprefix("omnidata_")
         sources.append(
