@@ -5,6 +5,7 @@ Graph work runs on the CPU with SciPy; maps come back on the device they came fr
 
 import heapq
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -178,7 +179,7 @@ def _connect(first: NDArray[np.int64], second: NDArray[np.int64], count: int) ->
     return labels
 
 
-def _renumbered(labels: NDArray[np.int_]) -> Tensor:  # any shape, int32
+def _renumbered(labels: NDArray[Any]) -> Tensor:  # any shape, int32
     """Numbers without gaps in the order of first occurrence; 0 stays 0."""
     values, first, inverse = np.unique(labels.reshape(-1), return_index=True, return_inverse=True)
     rank = np.empty(len(values), np.int32)

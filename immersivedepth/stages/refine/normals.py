@@ -51,7 +51,7 @@ def predicted_normals(geometry: Geometry, key: str) -> Tensor:  # [3, H, W]
 
 def face_camera(normal: Tensor) -> Tensor:  # [3, H, W] -> [3, H, W]
     """Unit length and turned towards the camera; 0 stays 0."""
-    rays = sphere.erp_rays(*normal.shape[-2:], normal.device).permute(2, 0, 1)
+    rays = sphere.erp_rays(normal.shape[-2], normal.shape[-1], normal.device).permute(2, 0, 1)
     away = (normal * rays).sum(0, keepdim=True) > 0
     return F.normalize(normal.where(~away, -normal), dim=0)
 

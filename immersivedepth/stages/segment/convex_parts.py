@@ -119,7 +119,7 @@ def _patches(
 
 
 def _noise(log: Tensor, known: Tensor) -> float:
-    """Standard deviation of white noise of log distance, from how far pixels are from the middle of their neighbours."""
+    """Standard deviation of white noise of log distance, from distances to the mean of the neighbours."""
     around = sphere.pad_erp(log, 1)
     middle = (around[:, :-2, 1:-1] + around[:, 2:, 1:-1] + around[:, 1:-1, :-2] + around[:, 1:-1, 2:]) / 4
     return float(robust.spread((log - middle)[known])) / math.sqrt(1.25)

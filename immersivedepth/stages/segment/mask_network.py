@@ -163,50 +163,57 @@ def _finish(
 def join(detections: Iterable[Detection], rig: Rig, size: tuple[int, int], names: dict[int, str]) -> Instances:
     """Detections of the same class that cover the same part of the sphere are one thing; the surer ones lie on top."""
     height, width = size
-    rays = sphere.erp_rays(height, width, rig.rotation.device)
+    found, covered, in_sight = _on_sphere(detections, rig, size)
+    group = _same_things(found, covered, in_sight, sphere.solid_angles(height, width).expand(height, width).reshape(-1))
+    best: dict[int, Detection] = {}
+    for one, g in zip(found, group, strict=True):
+        if g not in best or one.score > best[g].score:
+            best[g] = one
+    labels = torch.zeros(height * width, dtype=torch.int32)
+    for g in sorted(best, key=lambda g: best[g].score):
+        for mask, own in zip(covered, group, strict=True):
+            if own == g:
+                labels[mask] = g + 1
+    visible = segments.renumber(labels)
+    things = [best[int(labels[visible == number][0]) - 1] for number in range(1, int(visible.max()) + 1)]
+    kinds = tuple(thing.kind for thing in things)
+    return Instances(
+        visible.reshape(1, height, width).to(rig.rotation.device),
+        kinds,
+        {kind: names.get(kind, str(kind)) for kind in sorted(set(kinds))},
+        tuple(round(thing.score, 4) for thing in things),
+    )
+
+
+def _on_sphere(
+    detections: Iterable[Detection], rig: Rig, size: tuple[int, int]
+) -> tuple[list[Detection], list[Tensor], dict[int, Tensor]]:
+    """Detections that cover any pixel of the panorama, which pixels these are, and which each view has in sight."""
+    rays = sphere.erp_rays(*size, rig.rotation.device)
     seen: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def look(view: int) -> tuple[Tensor, Tensor]:  # pixels of the panorama in sight, and theirs in the view
-        if view not in seen:
-            xy, inside = pinhole.project_rays(rays, rig.rotation[view], float(rig.tan_half_fov[view]))
-            at = ((xy[inside] + 1) / 2 * rig.resolution).long().clamp(0, rig.resolution - 1)
-            seen[view] = inside.reshape(-1).nonzero()[:, 0].cpu(), (at[:, 1] * rig.resolution + at[:, 0]).cpu()
-        return seen[view]
-
-    things = []
+    found, covered = [], []
     for one in detections:
-        pixels, at = look(one.view)
-        covered = torch.zeros(height * width, dtype=torch.bool)
-        covered[pixels] = one.mask.reshape(-1)[at]
-        if covered.any() and one.kind <= _MOST_CLASSES:
-            things.append((one, covered))
-    area = sphere.solid_angles(height, width).expand(height, width).reshape(-1)
-    in_sight = {}
-    for view, (pixels, _) in seen.items():
-        in_sight[view] = torch.zeros(height * width, dtype=torch.bool)
-        in_sight[view][pixels] = True
-    group = list(range(len(things)))
-    for i, (a, mask_a) in enumerate(things):
-        for j, (b, mask_b) in enumerate(things[:i]):
+        if one.view not in seen:
+            xy, inside = pinhole.project_rays(rays, rig.rotation[one.view], float(rig.tan_half_fov[one.view]))
+            at = ((xy + 1) / 2 * rig.resolution).long().clamp(0, rig.resolution - 1)
+            seen[one.view] = inside.reshape(-1).cpu(), (at[..., 1] * rig.resolution + at[..., 0]).reshape(-1).cpu()
+        inside, index = seen[one.view]
+        mask = inside & one.mask.reshape(-1)[index]
+        if mask.any() and one.kind <= _MOST_CLASSES:
+            found.append(one)
+            covered.append(mask)
+    return found, covered, {view: inside for view, (inside, _) in seen.items()}
+
+
+def _same_things(found: list[Detection], covered: list[Tensor], in_sight: dict[int, Tensor], area: Tensor) -> list[int]:
+    """A number for each detection, the same for those that show one thing."""
+    group = list(range(len(found)))
+    for i, a in enumerate(found):
+        for j, b in enumerate(found[:i]):
             if a.kind != b.kind or a.view == b.view:
                 continue
-            both = in_sight[a.view] & in_sight[b.view]
-            union = area[(mask_a | mask_b) & both].sum()
-            if union > 0 and area[mask_a & mask_b].sum() / union > _SAME:
+            union = area[(covered[i] | covered[j]) & in_sight[a.view] & in_sight[b.view]].sum()
+            if area[covered[i] & covered[j]].sum() > _SAME * union:
                 old, new = group[i], group[j]
                 group = [new if g == old else g for g in group]
-    labels = torch.zeros(height * width, dtype=torch.int32)
-    order = sorted(set(group), key=lambda g: max(t[0].score for t, h in zip(things, group, strict=True) if h == g))
-    for g in order:
-        for (_, covered), h in zip(things, group, strict=True):
-            if h == g:
-                labels[covered] = g + 1
-    visible = segments.renumber(labels)
-    kinds, scores = [], []
-    for number in range(1, int(visible.max()) + 1):
-        g = int(labels[visible == number][0]) - 1
-        best = max((t[0] for t, h in zip(things, group, strict=True) if h == g), key=lambda d: d.score)
-        kinds.append(best.kind)
-        scores.append(round(best.score, 4))
-    used = {kind: names.get(kind, str(kind)) for kind in sorted(set(kinds))}
-    return Instances(visible.reshape(1, height, width).to(rig.rotation.device), tuple(kinds), used, tuple(scores))
+    return group

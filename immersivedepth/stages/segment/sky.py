@@ -1,4 +1,4 @@
-"""The sky, where no network says which it is: a guess from colour, position and distance, meant to err on the safe side."""
+"""The sky, where no network says which it is: a cautious guess from colour, position and distance."""
 
 import math
 

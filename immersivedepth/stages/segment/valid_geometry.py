@@ -87,7 +87,7 @@ def with_sky(geometry: Geometry, sky: Tensor) -> Geometry:
 
 
 def _share(mask: Tensor) -> float:
-    area = sphere.solid_angles(*mask.shape[-2:], mask.device).double() / (4 * math.pi)
+    area = sphere.solid_angles(mask.shape[-2], mask.shape[-1], mask.device).double() / (4 * math.pi)
     return round(float((mask[0] * area).sum()), 6)
 
 
