@@ -2,6 +2,7 @@
 
 import math
 import typing
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -13,6 +14,7 @@ from immersivedepth.checks import ConfigError, WeightsError
 from immersivedepth.config import build, compose
 from immersivedepth.geometry import pinhole
 from immersivedepth.scene import Kind, Rig, Views
+from immersivedepth.stages.fuse.stack import Stack
 from immersivedepth.stages.predict.midas import Midas, loaded
 from immersivedepth.stages.predict.omnidata_depth import OmnidataDepth
 from immersivedepth.stages.predict.omnidata_normals import OmnidataNormals, world_normals
@@ -217,3 +219,24 @@ def test_a_lightning_checkpoint_gives_normals(views, tmp_path):
     assert float((found.normal - expected).norm(dim=1).max()) < 1e-3
     again = loaded("omnidata_unet_normal", str(path), Weights(), "")
     assert all(torch.equal(v, unet.state_dict()[k]) for k, v in again.state_dict().items())
+
+
+def test_normals_are_lent_to_models_that_see_distances(views):
+    towards = torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1, 1) / 2 + 0.5
+    normals = injected(OmnidataNormals(), towards.expand(3, 3, 40, 40))(views)
+    depths = injected(
+        OmnidataDepth(), torch.rand(3, 40, 40, generator=torch.Generator().manual_seed(0)), "omnidata_dpt_depth"
+    )(views)
+    fused = Stack()({"omnidata_normals": normals, "omnidata_depth": depths})
+    assert torch.equal(fused.values, depths.values)
+    assert fused.confidence is None
+    torch.testing.assert_close(fused.normal, normals.normal)
+    both = Stack()({"a": depths, "b": normals, "c": depths})
+    assert len(both.rig) == 6
+    torch.testing.assert_close(both.normal, torch.cat([normals.normal] * 2))
+    own = replace(depths, normal=-normals.normal)
+    assert torch.equal(Stack()({"a": own, "b": normals}).normal, own.normal)
+    elsewhere = replace(depths, rig=replace(views.rig, tan_half_fov=2 * views.rig.tan_half_fov))
+    assert Stack()({"a": elsewhere, "b": normals}).normal is None
+    with pytest.raises(ConfigError, match=r"predict=\[omnidata_normals\] sees normals only"):
+        Stack()({"omnidata_normals": normals})

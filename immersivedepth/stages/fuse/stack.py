@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ...checks import ConfigError
 from ...scene import Prediction, Rig
+from .lending import lend_normals
 
 
 @dataclass
@@ -17,6 +18,7 @@ class Stack:
         """Concatenate along the views; a model without confidence, sky or normals says 1, False and 0."""
         if not predictions:
             raise ConfigError("fuse: expected the predictions of at least one model, got none; set predict=[...]")
+        predictions = lend_normals(predictions)
         parts = list(predictions.values())
         if len(parts) == 1:
             return parts[0]
