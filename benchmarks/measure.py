@@ -6,6 +6,9 @@ times of different benchmarks comparable: one warm cv2.remap of a 2048x1024 pano
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import importlib
 import json
 import os
@@ -118,6 +121,9 @@ def peak_memory(setup: str, *arguments: object, timeout: float = 600.0) -> Memor
 def _child(setup: str, arguments: str) -> None:
     module, function = setup.split(":")
     call = getattr(importlib.import_module(module), function)(*json.loads(arguments))
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # or the call would find room that the setup has given up
     before = _reset_peak()
     result = call()
     peak = _peak()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..scene import Rig
 from . import pinhole, sphere
-from .cached import cached, rig_key
+from .cached import cached, rig_key, rig_of
 from .footprint import remap_is_exact
 
 REMAP_SIDE = 32000  # OpenCV's maps and sizes are 16-bit integers
@@ -95,40 +95,75 @@ def _interleaved(image: Tensor) -> NDArray[np.generic]:  # [C, H, W] -> [H + 2, 
 
 
 @cached(MAP_BYTES)
-def _all_maps(*key: Any) -> list[Map]:
-    return list(_each_map(*key))
-
-
-def _each_map(
+def _all_maps(
     rotations: bytes, tans: bytes, resolution: int, grids: tuple[int, ...], height: int, width: int, fixed: bool
-) -> Iterator[Map]:
-    """Where the pixels of each view lie in the padded panorama, as cv2.remap wants it.
+) -> list[Map]:
+    """The maps of all views, in one piece of memory, which large pages serve far sooner than many small pieces."""
+    sides = [n * resolution for n in grids]
+    ends = np.cumsum([side * side for side in sides])
+    first = np.empty((ends[-1], 2), np.int16) if fixed else np.empty(ends[-1], np.float32)
+    second = np.empty(ends[-1], np.uint16 if fixed else np.float32)
+    maps: list[Map] = []
+    positions = _each_position(rotations, tans, resolution, grids, height, width)
+    for side, end, (x, y) in zip(sides, ends, positions, strict=True):
+        part = slice(end - side * side, end)
+        a, b = first[part].reshape(side, side, *first.shape[1:]), second[part].reshape(side, side)
+        if fixed:
+            cv2.convertMaps(x, y, cv2.CV_16SC2, a, b)
+        else:
+            a[...], b[...] = x, y
+        maps.append((a, b))
+    return maps
+
+
+def _each_map(*key: Any) -> Iterator[Map]:
+    """The same one after the other, for maps too large to keep."""
+    *camera, fixed = key
+    for x, y in _each_position(*camera):
+        yield cv2.convertMaps(x, y, cv2.CV_16SC2) if fixed else (x, y)
+
+
+def _each_position(
+    rotations: bytes, tans: bytes, resolution: int, grids: tuple[int, ...], height: int, width: int
+) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Column and row in the padded panorama of the pixels of each view; the arrays are used again for the next view.
 
     Views with a level horizon that look equally far up or down are one map, shifted around and mirrored: of the
     icosahedron's twenty views only two need trigonometry, and of these only the left half.
     """
-    bases: dict[tuple[float, float, int], tuple[Tensor, Tensor]] = {}
-    rotation = np.frombuffer(rotations, np.float32).reshape(-1, 3, 3)
-    for turn, tan, n in zip(rotation, np.frombuffer(tans, np.float32), grids, strict=True):
+    bases: dict[tuple[float, float, int], tuple[NDArray[np.float32], NDArray[np.float32], float]] = {}
+    buffers: dict[int, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+    per_radian = np.float32(width / (2 * math.pi)), np.float32(height / math.pi)
+    rig = rig_of(rotations, tans, resolution)
+    for v, (turn, tan, n) in enumerate(zip(rig.rotation.tolist(), rig.tan_half_fov.tolist(), grids, strict=True)):
+        (right_x, _, _), (right_y, _, _), (right_z, down_z, ahead_z) = turn
         side = n * resolution
-        level = abs(turn[2, 0]) < 1e-6 and turn[2, 1] < 1e-6
-        if level:
-            pitch, yaw = math.atan2(turn[2, 2], -turn[2, 1]), math.atan2(turn[0, 0], -turn[1, 0])
-            base = (round(abs(pitch), 6), float(tan), side)
+        if abs(right_z) < 1e-6 and down_z < 1e-6:
+            pitch, yaw = math.atan2(ahead_z, -down_z), math.atan2(right_x, -right_y)
+            base = (round(abs(pitch), 6), tan, side)
             if base not in bases:
-                bases[base] = _level_view(abs(pitch), float(tan), side)
-            right, up = bases[base]
-            if pitch < 0:
-                right, up = right.flip(0), -up.flip(0)
+                # In pixels to the right of the axis, with the farthest of them, and above the horizon.
+                right, up = (t.numpy() for t in _level_view(abs(pitch), tan, side))
+                right *= per_radian[0]
+                up *= per_radian[1]
+                bases[base] = right, up, float(right.max())
+            right, up, reach = bases[base]
+            right, up = (right, up) if pitch >= 0 else (right[::-1], -up[::-1])
         else:
-            rays = pinhole.view_rays(torch.tensor(turn)[None], torch.tensor([tan]), side)[0]
-            right, up, yaw = *_angles(rays[..., 0], -rays[..., 1], rays[..., 2]), 0.0
-        # The columns run from 0 to W, so that the repeated column serves the seam; half a turn keeps them positive.
-        ahead = (0.5 - yaw / (2 * math.pi)) % 1
-        x = right * (width / (2 * math.pi)) + (width * (ahead + (ahead < 0.5)) - 0.5)
-        columns = torch.where(x >= width, x - width, x).clamp_min_(0).numpy()
-        rows = (up * (-height / math.pi) + (0.5 * height + 0.5)).numpy()
-        yield cv2.convertMaps(columns, rows, cv2.CV_16SC2) if fixed else (columns, rows)
+            rays = pinhole.view_rays(rig.rotation[v : v + 1], rig.tan_half_fov[v : v + 1], side)[0]
+            angles = _angles(rays[..., 0], -rays[..., 1], rays[..., 2])
+            right, up = (t.numpy() * scale for t, scale in zip(angles, per_radian, strict=True))
+            reach, yaw = width / 2, 0.0
+        # The columns run from 0 to W, so that the repeated column serves the seam; a whole turn keeps them positive.
+        axis = width * ((0.5 - yaw / (2 * math.pi)) % 1) - 0.5
+        axis += width * (axis < reach)
+        x, y = buffers.setdefault(side, (np.empty((side, side), np.float32), np.empty((side, side), np.float32)))
+        np.add(right, np.float32(axis), out=x)
+        if axis + reach >= width:
+            x -= (x >= width) * np.float32(width)
+            np.maximum(x, 0, out=x)
+        np.subtract(np.float32(0.5 * height + 0.5), up, out=y)
+        yield x, y
 
 
 def _level_view(pitch: float, tan: float, side: int) -> tuple[Tensor, Tensor]:  # [h, w] twice
