@@ -276,6 +276,23 @@ def test_a_key_colour_is_transparent(tmp_path):
     assert picture.mask.logical_not().nonzero().tolist() == [[0, 3, 5]]
 
 
+@pytest.mark.parametrize(("bits", "key"), [(1, 1), (2, 2), (4, 9), (8, 77), (16, 40001)])
+def test_a_key_shade_of_grey_is_transparent(tmp_path, bits, key):
+    other = 0 if bits < 16 else 40000
+    levels = np.full((HEIGHT, WIDTH), other)
+    levels[5, 8:11] = key
+    if bits == 16:
+        rows = [row.astype(">u2").tobytes() for row in levels]
+    else:
+        per_byte = 8 // bits
+        weights = 1 << (bits * np.arange(per_byte)[::-1])
+        rows = [(row.reshape(-1, per_byte) * weights).sum(-1).astype(np.uint8).tobytes() for row in levels]
+    data = png(WIDTH, HEIGHT, bits, 0, b"".join(b"\0" + row for row in rows))
+    (tmp_path / "a.png").write_bytes(data[:33] + chunk(b"tRNS", struct.pack(">H", key)) + data[33:])
+    picture = images.read_image(tmp_path / "a.png")
+    assert picture.mask.logical_not().nonzero().tolist() == [[0, 5, 8], [0, 5, 9], [0, 5, 10]]
+
+
 def test_opaque_alpha_needs_no_mask_and_nothing_but_transparency_is_refused(tmp_path):
     colour = np.full((HEIGHT, WIDTH, 4), 255, np.uint8)
     Image.fromarray(colour).save(tmp_path / "a.png")
@@ -876,6 +893,20 @@ def test_flipped_bits_give_a_picture_of_the_right_shape_or_a_refusal(tmp_path, t
                 assert picture.image.isfinite().all()
             assert time.perf_counter() - start < 2
     assert found_damage > 100  # of 450
+
+
+def test_cut_jpeg_is_refused_even_where_another_library_told_pillow_to_fill_in(tmp_path, monkeypatch):
+    Image.fromarray(noise()).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:-100])
+    monkeypatch.setattr("PIL.ImageFile.LOAD_TRUNCATED_IMAGES", True)
+    assert "no end marker" in refused(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("name", ["a.pfm", "a.npy", "a.png"])
+def test_a_cut_file_is_called_cut(tmp_path, name):
+    WRITERS[name](tmp_path / name)
+    (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-100])
+    assert "cut short" in refused(tmp_path / name)
 
 
 def test_checksums_of_png_count(tmp_path):
