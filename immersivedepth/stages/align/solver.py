@@ -62,17 +62,17 @@ def standardise(prediction: Prediction) -> Maps:
         low = _quantile((seen - middle) / width, 0.002)
         rows.append((value.float(), ok, low, middle))
     kinds = prediction.kinds
-    flag = dict(device=values.device)
-    free = torch.tensor([k in (Kind.AFFINE_DISPARITY, Kind.AFFINE_DEPTH) for k in kinds], **flag)
+    device = values.device
+    free = torch.tensor([k in (Kind.AFFINE_DISPARITY, Kind.AFFINE_DEPTH) for k in kinds], device=device)
     low = torch.stack([r[2] for r in rows])
     return Maps(
         value=torch.stack([r[0] for r in rows]),
         valid=torch.stack([r[1] for r in rows]),
-        sign=torch.tensor([-1.0 if k is Kind.AFFINE_DEPTH else 1.0 for k in kinds], dtype=torch.float64, **flag),
+        sign=torch.tensor([-1.0 if k is Kind.AFFINE_DEPTH else 1.0 for k in kinds], dtype=torch.float64, device=device),
         bound=torch.where(free, 1 / (-low).clamp_min(1e-6), 1.0),
         free=free,
         known_scale=-torch.stack([r[3] for r in rows]).abs().clamp_min(1e-30).log(),
-        is_metric=torch.tensor([k is Kind.METRIC_DISTANCE for k in kinds], **flag),
+        is_metric=torch.tensor([k is Kind.METRIC_DISTANCE for k in kinds], device=device),
     )
 
 

@@ -37,7 +37,8 @@ class Robust:
 
         def blend(rows: slice, readings: Iterator[lookup.Reading]) -> None:
             tall, up = rows.stop - rows.start, like.new_zeros(rows.stop - rows.start, width)
-            said, trust = [], []
+            said: list[Tensor] = []
+            trust: list[Tensor] = []
             for reading in readings:
                 fade = (reading.border / self.margin).clamp_(0, 1)
                 weight = reading.trust * fade
