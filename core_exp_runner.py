@@ -27,8 +27,7 @@ def depth(config: dict[str, Any], job: str) -> None:
     from immersivedepth.batch import depth as estimate_all
     from immersivedepth.runs import RunFolder
 
-    folder = RunFolder.open(configs.run_of(config), config, job)
-    outcomes = estimate_all(config, folder)
+    folder, outcomes = estimate_all(config, lambda: RunFolder.open(configs.run_of(config), config, job))
     bad = [o for o in outcomes if o.error]
     for outcome in outcomes:
         if outcome.skipped:

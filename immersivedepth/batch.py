@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -57,11 +57,16 @@ def placed(panorama: Panorama, device: Device) -> Panorama:
     return replace(panorama, image=panorama.image.to(where), mask=mask)
 
 
-def depth(config: dict[str, Any], folder: RunFolder) -> list[Outcome]:
-    """Every panorama of the data set through the pipeline; each gets its own folder inside the run's."""
+def depth(config: dict[str, Any], open_folder: Callable[[], RunFolder]) -> tuple[RunFolder, list[Outcome]]:
+    """Every panorama of the data set through the pipeline; each gets its own folder inside the run's.
+
+    The run's folder is opened only once the inputs are found and every network has its weights.
+    """
     dataset, pipeline = build(config["dataset"], "dataset"), assemble(config)
     device = run_of(config).device
     sources = dataset.sources()
+    pipeline.prepare()
+    folder = open_folder()
     outcomes = []
     for source in tqdm(sources, unit="panorama", disable=len(sources) < 2):
         try:
@@ -69,15 +74,15 @@ def depth(config: dict[str, Any], folder: RunFolder) -> list[Outcome]:
         except InputError as error:
             log.debug("%s failed", source, exc_info=True)
             outcomes.append(Outcome(str(source), error=str(error)))
-    return outcomes
+    return folder, outcomes
 
 
 def _one(dataset: Any, source: Any, pipeline: Pipeline, folder: RunFolder, device: Device) -> Outcome:
     start = time.perf_counter()
-    panorama: Panorama = dataset.load(source)
-    place = folder.path / panorama.name
+    place = folder.path / dataset.name(source)
     if folder.continued and (place / _RECORD).is_file():
         return Outcome(str(source), skipped=True)
+    panorama: Panorama = dataset.load(source)
     log.info("%s: %d x %d pixels", panorama.name, panorama.size[1], panorama.size[0])
     with torch.inference_mode():
         geometry = pipeline(placed(panorama, device))

@@ -30,6 +30,12 @@ class Pipeline:
         if not self.predict:
             raise ConfigError("predict=[] leaves nobody to look: choose at least one, e.g. predict=[oracle]")
 
+    def prepare(self) -> None:
+        """Load what the predictors need, so that missing weights are told before anything is computed or written."""
+        for predict in self.predict.values():
+            if isinstance(predict, stage.Loading):
+                predict.load()
+
     def __call__(self, panorama: Panorama) -> Geometry:
         seen = panorama  # only the networks see the enhanced picture; refinement and files use the original
         for enhance in self.enhance.values():

@@ -113,6 +113,26 @@ def test_a_mistake_is_answered_in_one_line(run, tmp_path, arguments, code, words
         assert not (tmp_path / "out").exists(), "a run folder was made for a config that is wrong"
 
 
+def test_missing_weights_are_told_before_anything_is_written(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("IMMERSIVEDEPTH_WEIGHTS", raising=False)
+    code, out, err = run("predict=[depth_anything_v2]", "weights.offline=true")
+    assert code == 4
+    assert err.count("\n") == 1
+    assert "depth_anything_v2_vits.pth" in err
+    assert "mode=weights" in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_are_listed_with_their_licences(run, tmp_path):
+    code, out, _ = run("mode=weights", f"weights.folder={tmp_path}")
+    assert code == 0
+    assert "dpt_beit_large_512" in out
+    assert "CC-BY-NC-4.0" in out
+    assert str(tmp_path) in out
+    assert not (tmp_path / "out").exists()
+
+
 def test_logging_factories_are_refused(run):
     code, _, err = run("+hydra.job_logging.handlers.x={'()':os.system,command:'true'}")
     assert code == 2

@@ -30,7 +30,7 @@ def test_records_inside_a_stage_stand_without_a_target():
     target = "immersivedepth.stages.align.global_affine.GlobalAffine"
     built = build({"_target_": target, "anchors": {"camera_height": 2, "points": [[0, 1, 2]]}})
     assert built.anchors.camera_height == 2.0
-    assert built.anchors.points == ((0.0, 1.0, 2.0),)
+    assert built.anchors.points == [[0, 1, 2]]
     with pytest.raises(ConfigError, match="align.anchors.camera_hight is not a key; did you mean"):
         build({"_target_": target, "anchors": {"camera_hight": 2}}, "align")
 

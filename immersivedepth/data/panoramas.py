@@ -72,6 +72,10 @@ class Wild:
         """The files, sorted within a folder or pattern; each is opened only by `load`."""
         return list(self._named)
 
+    def name(self, path: Path) -> str:
+        """What the panorama of a source is called, without opening it."""
+        return self._named.get(path) or safe_name(path.stem)
+
     def load(self, path: str | Path) -> Panorama:
         """One panorama; raises InputError when this file cannot be used, so that a batch can go on with the next."""
         path = Path(path)
@@ -95,7 +99,7 @@ class Wild:
             del about["notes"]
         return Panorama(
             image=torch.from_numpy(pixels).permute(2, 0, 1),
-            name=self._named.get(path) or safe_name(path.stem),
+            name=self.name(path),
             mask=None if mask is None else torch.from_numpy(mask)[None],
             truth=truth_beside(path),
             about=about,

@@ -1,7 +1,7 @@
 """What each stage takes and returns; read top to bottom, this is the pipeline."""
 
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ..scene import Aligned, Geometry, Panorama, Prediction, Views
 
@@ -22,6 +22,15 @@ class Predict(Protocol):
     """Look at every view."""
 
     def __call__(self, views: Views) -> Prediction: ...
+
+
+@runtime_checkable
+class Loading(Protocol):
+    """A predictor that needs weights."""
+
+    def load(self) -> None:
+        """Read the weights now rather than at the first look."""
+        ...
 
 
 class Fuse(Protocol):

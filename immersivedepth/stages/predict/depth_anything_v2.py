@@ -41,6 +41,10 @@ class DepthAnythingV2:
         middle = f"_metric_{_TRAINED_ON[self.metric]}" if self.metric else ""
         return f"depth_anything_v2{middle}_{self.encoder}"
 
+    def load(self) -> None:
+        """Build the network and read its weights now rather than at the first look."""
+        _ = self._runner
+
     def __call__(self, views: Views) -> Prediction:
         from depth_anything_v2 import prepare, restore
 

@@ -39,6 +39,10 @@ class HuggingFace:
     running: Running = field(default_factory=Running)
     settings: Weights = field(default_factory=Weights)
 
+    def load(self) -> None:
+        """Build the network and read its weights now rather than at the first look."""
+        _ = self._runner
+
     def __call__(self, views: Views) -> Prediction:
         rig = views.rig
         values = self._runner(views.images, self._prepare, self._restore(views))[:, None]

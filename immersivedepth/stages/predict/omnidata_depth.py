@@ -28,6 +28,10 @@ class OmnidataDepth:
     running: Running = field(default_factory=Running)
     settings: Weights = field(default_factory=Weights)
 
+    def load(self) -> None:
+        """Build the network and read its weights now rather than at the first look."""
+        _ = self._ready
+
     def __call__(self, views: Views) -> Prediction:
         return look(views, *self._ready, self.side, "predict.omnidata_depth")
 

@@ -31,6 +31,10 @@ class OmnidataNormals:
     running: Running = field(default_factory=Running)
     settings: Weights = field(default_factory=Weights)
 
+    def load(self) -> None:
+        """Build the network and read its weights now rather than at the first look."""
+        _ = self._ready
+
     def __call__(self, views: Views) -> Prediction:
         rig = views.rig
         net, runner = self._ready
