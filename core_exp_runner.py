@@ -81,7 +81,9 @@ def main() -> None:
     """Run with one line on stderr and an exit code for whatever a user can mend."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves errors to us
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stderr)
+    screen = logging.StreamHandler()
+    screen.setLevel(logging.INFO)  # details and tracebacks are for the log file of the run
+    logging.basicConfig(format="%(message)s", handlers=[screen])
     try:
         cfg = preflight(sys.argv[1:])
         if cfg is not None:

@@ -40,7 +40,10 @@ def preflight(arguments: list[str]) -> DictConfig | None:
     if parsed.config_dir:
         overrides.append(f"hydra.searchpath=['file://{parsed.config_dir}']")
     with initialize_config_dir(str(parsed.config_path or CONF), version_base="1.3"):
-        cfg = compose(parsed.config_name or "config", overrides, return_hydra_config=True)
+        try:
+            cfg = compose(parsed.config_name or "config", overrides, return_hydra_config=True)
+        except (ValueError, TypeError, AssertionError) as error:  # what Hydra has no words of its own for
+            raise ConfigError(f"{' '.join(overrides)}: {error}") from error
     hydra_part = OmegaConf.to_container(cfg.hydra, resolve=False)
     check_targets(hydra_part, "hydra", HYDRA_TRUSTED)
     _check_logging(hydra_part, "hydra")
@@ -76,8 +79,11 @@ def _refuse(message: str) -> NoReturn:
 def one_line(error: BaseException) -> tuple[str, int]:
     """What went wrong in one line, and the exit code."""
     import yaml
-    from hydra.errors import HydraException
+    from hydra.errors import HydraException, OverrideParseException
 
+    if isinstance(error, OverrideParseException):
+        hint = "put file names with = or , or brackets into a list file: dataset.image_path=list.txt"
+        return f"{error.override}: {_join(str(error)).partition('; See')[0]}; {hint}", ConfigError.code
     if isinstance(error, UserError):
         return _join(str(error)), error.code
     if isinstance(error, HydraException | OmegaConfBaseException | yaml.YAMLError):
@@ -106,13 +112,16 @@ def _of_hydra(error: BaseException) -> str:
     if isinstance(error, OmegaConfBaseException):
         return explain(error)
     text = str(error)
-    if "Available options in" in text:  # Could not find 'align/foo' ... Available options in 'align': a b c
-        head, _, options = text.partition("Available options in")
+    text = text.partition("Config search path")[0].removeprefix("In 'config': ")
+    head, _, options = text.partition("Available options in")
+    if options:  # Could not find 'align/foo' ... Available options in 'align': and one option a line
         group, _, names = options.partition(":")
-        known = [n.strip() for n in names.splitlines() if n.strip() and "Config search path" not in n and "," not in n]
-        known = known[: known.index("") if "" in known else len(known)]
         wanted = head.split("'")[1].rpartition("/")[2] if "'" in head else ""
-        return f"{_join(head)} in group {group.strip()}{nearest(wanted, known)}".replace("In 'config': ", "")
+        return f"{_join(head)} in group {group.strip()}{nearest(wanted, names.split())}"
+    if "Could not load '" in text:  # lists of options are not explained by Hydra
+        group, _, wanted = text.split("'")[1].rpartition("/")
+        known = [path.stem for path in (CONF / group).glob("*.yaml")]
+        return f"{group}=[{wanted}] is not an option{nearest(wanted, known)}"
     return _join(text.partition("To append to your")[0])
 
 

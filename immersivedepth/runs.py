@@ -91,9 +91,8 @@ def _facts(run: Run) -> dict[str, Any]:
 
 
 def _log_to(path: Path) -> None:
-    """Everything goes to the log of the run; people see what matters on stderr."""
+    """Everything goes to the log of the run, and to that of no earlier one."""
     log.setLevel(logging.DEBUG)
-    log.propagate = False
     for handler in list(log.handlers):
         if isinstance(handler, logging.FileHandler):
             log.removeHandler(handler)
