@@ -61,8 +61,9 @@ Map = tuple[NDArray[np.generic], NDArray[np.generic]]
 
 
 def _by_remap(image: Tensor, rig: Rig, grids: tuple[int, ...]) -> Tensor:
-    if len(image) > 4:  # as many channels as OpenCV reads at once
-        return torch.cat([_by_remap(part, rig, grids) for part in image.split(4)], dim=1)
+    if len(image) not in (1, 3, 4):  # OpenCV reads no more at once, and two less exactly
+        parts = image.split(1 if len(image) % 3 == 2 else 3)
+        return torch.cat([_by_remap(part, rig, grids) for part in parts], dim=1)
     height, width = image.shape[-2:]
     padded = _interleaved(image)
     views = np.empty((len(rig), rig.resolution, rig.resolution, len(image)), padded.dtype)
@@ -146,7 +147,7 @@ def _each_position(
                 right, up = (t.numpy() for t in _level_view(abs(pitch), tan, side))
                 right *= per_radian[0]
                 up *= per_radian[1]
-                bases[base] = right, up, float(right.max())
+                bases[base] = right, up, float(np.abs(right).max())
             right, up, reach = bases[base]
             right, up = (right, up) if pitch >= 0 else (right[::-1], -up[::-1])
         else:
@@ -169,7 +170,7 @@ def _each_position(
 def _level_view(pitch: float, tan: float, side: int) -> tuple[Tensor, Tensor]:  # [h, w] twice
     """Longitude to the right of the axis, and latitude, of the pixels of a view without roll."""
     t = ((torch.arange(side, dtype=torch.float64) + 0.5) / side * 2 - 1) * tan
-    half = -t[: (side + 1) // 2].flip(0)  # the right half, the middle column included
+    half = t[: (side + 1) // 2].flip(0).abs()  # the right half, the middle column included
     ahead, up = math.cos(pitch) + t * math.sin(pitch), math.sin(pitch) - t * math.cos(pitch)
     x = half.float().expand(side, -1)
     longitude, latitude = _angles(ahead.float()[:, None].expand_as(x), x, up.float()[:, None].expand_as(x))
