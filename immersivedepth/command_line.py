@@ -26,7 +26,7 @@ def preflight(arguments: list[str]) -> DictConfig | None:
     from hydra._internal.utils import get_args_parser
 
     parser = get_args_parser()
-    parser.error = _refuse  # type: ignore[method-assign]
+    parser.error = _refuse
     parsed, strange = parser.parse_known_args(arguments)
     if strange:
         _refuse(f"{strange[0]} is not an option; options come before the first key=value")

@@ -14,7 +14,7 @@ import math
 import os
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -87,7 +87,7 @@ class Run:
             raise ConfigError("device.base_exp_dir is empty: name a folder for the results")
 
 
-def compose(name: str = "config", overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
+def compose(name: str = "config", overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The named config with overrides, resolved and checked, for use from Python."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
