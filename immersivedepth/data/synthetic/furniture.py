@@ -331,7 +331,9 @@ def pendant(build: Builder, f: Finish, drop: float, lit: bool, power: float) -> 
             build.ball((x, y, -drop - 0.07), 0.065, glass)
         low -= 0.16
     if lit:
-        build.light((0, 0, low), (power, power * 0.86, power * 0.68), across=(0.12, 0, 0), along=(0, 0.12, 0))
+        build.light(
+            (0, 0, low), (power, power * 0.86, power * 0.68), across=(0.12, 0, 0), along=(0, 0.12, 0), reach=10.0
+        )
 
 
 def plant(build: Builder, height: float) -> None:

@@ -755,11 +755,12 @@ def _light(build: Builder, rooms: list[Room], evening: bool, sunny: bool, window
                         facing=(0, 1, -0.15),
                         across=((hole.stop - hole.start) * 0.45, 0, 0),
                         along=(0, 0, (hole.high - hole.low) * 0.45),
+                        reach=9.0,
                     )
     if sunny and faces:
         azimuth = draw.pick(faces) + draw.uniform(-0.8, 0.8)
         warm = draw.uniform(0, 1)
-        sun = build.sun(azimuth, draw.uniform(0.3, 0.9), (5.0, 4.7 - 0.7 * warm, 4.2 - 1.6 * warm))
+        sun = build.sun(azimuth, draw.uniform(0.3, 0.9), (3.4, 3.2 - 0.5 * warm, 2.9 - 1.1 * warm))
     level = 0.16 if evening else 0.3
     tint = (1.0, 0.88, 0.72) if evening else (1.0, 0.98, 0.95)
     above = (level * tint[0], level * tint[1], level * tint[2])
@@ -770,7 +771,7 @@ def _light(build: Builder, rooms: list[Room], evening: bool, sunny: bool, window
             horizon=(0.09, 0.08, 0.14),
             above=above,
             below=below,
-            exposure=draw.uniform(0.95, 1.2),
+            exposure=draw.uniform(0.8, 1.05),
             haze=0.002,
         )
         return
@@ -780,5 +781,5 @@ def _light(build: Builder, rooms: list[Room], evening: bool, sunny: bool, window
         zenith=rgb("5d8fd0") if sunny else rgb("a9b8c8"),
         horizon=(0.98, 1.07, 1.15),
         above=above, below=below, sun=sun, glow=glow, clouds=clouds, cloud_scale=draw.uniform(0.4, 1.0),
-        seed=draw.uniform(0, 30), exposure=draw.uniform(0.85, 1.1), haze=0.002,
+        seed=draw.uniform(0, 30), exposure=draw.uniform(0.72, 0.95), haze=0.002,
     )  # fmt: skip

@@ -8,6 +8,7 @@ from .builder import Builder, Colour, Draw, Material, blend, hsv, rgb, shade, va
 from .styles import OUTDOOR, OutdoorStyle
 from .textures import Texture
 
+Space = tuple[float, float, float, float, float, float]  # x0, x1, y0, y1, z0, z1
 GLASS = rgb("22303c")
 
 
@@ -364,7 +365,7 @@ def backdrop(build: Builder, outline: tuple[float, float, float, float], below: 
             hills(build, style, draw.integer(4, 8))
 
 
-def build_outdoor(build: Builder, style_name: str) -> list[tuple[float, float, float, float, float, float]]:
+def build_outdoor(build: Builder, style_name: str) -> list[Space]:
     """A street, a crossing or a park around the origin; returns the space for cameras."""
     draw = build.draw
     style = OUTDOOR[style_name]
@@ -374,18 +375,13 @@ def build_outdoor(build: Builder, style_name: str) -> list[tuple[float, float, f
     if draw.chance(style.hills):
         hills(build, style, draw.integer(5, 10))
     turn = draw.uniform(0, 2 * math.pi)
+    layouts = [_street, _street, _square, _garden] if style_name != "park" else [_park, _park, _park, _garden]
     with build.within(0, 0, 0, turn):
-        free = (
-            _park(build, style)
-            if style_name == "park" or (style.ground == "grass" and draw.chance(0.2))
-            else _street(build, style)
-        )
+        free = draw.pick(layouts)(build, style)
     return [_turned(box, turn) for box in free]
 
 
-def _turned(
-    box: tuple[float, float, float, float, float, float], turn: float
-) -> tuple[float, float, float, float, float, float]:
+def _turned(box: Space, turn: float) -> Space:
     """A square inside the turned rectangle, around its middle."""
     x0, x1, y0, y1, z0, z1 = box
     x, y = (x0 + x1) / 2, (y0 + y1) / 2
@@ -395,7 +391,7 @@ def _turned(
     return x - half, x + half, y - half, y + half, z0, z1
 
 
-def _street(build: Builder, style: OutdoorStyle) -> list[tuple[float, float, float, float, float, float]]:
+def _street(build: Builder, style: OutdoorStyle) -> list[Space]:
     """A road along x with pavements, buildings, trees, lamps, cars and people."""
     draw = build.draw
     half = draw.uniform(2.8, 4.5)
@@ -406,7 +402,9 @@ def _street(build: Builder, style: OutdoorStyle) -> list[tuple[float, float, flo
     elif style.ground == "snow":
         asphalt = rgb("8f959c")
     with build.thing():
-        build.box((0, 0, 0.005), (400, 2 * half, 0.03), Material(asphalt, rgb("e8e6e0"), texture=Texture.ROAD))
+        build.box(
+            (0, 0, 0.005), (400, 2 * half, 0.03), Material(asphalt, rgb("e8e6e0"), texture=Texture.ROAD, bump=0.1)
+        )
     stone = ground_material(draw, "paving")
     for side in (-1, 1):
         with build.thing():
@@ -478,7 +476,102 @@ def _pavement(build: Builder, style: OutdoorStyle, half: float, walk: float, fro
                 bush(build, draw.uniform(0.6, 1.2))
 
 
-def _park(build: Builder, style: OutdoorStyle) -> list[tuple[float, float, float, float, float, float]]:
+def _square(build: Builder, style: OutdoorStyle) -> list[Space]:
+    """An open place with buildings on all four sides and something in the middle."""
+    draw = build.draw
+    half = draw.uniform(11, 20)
+    with build.thing():
+        build.box(
+            (0, 0, 0), (2 * half, 2 * half, 0.06), ground_material(draw, draw.pick(("paving", "paving", style.ground)))
+        )
+    for side in range(4):
+        with build.within(0, 0, 0, side * math.pi / 2):
+            x = -half + draw.uniform(0, 2)
+            while x < half - 5:
+                width = draw.uniform(7, 13)
+                with build.thing(x + width / 2, half + draw.uniform(0, 0.8)):
+                    house(build, style, width, draw.uniform(8, 11), draw.integer(*style.floors))
+                x += width + draw.uniform(*style.gap)
+            for i in range(draw.integer(0, 4)):
+                with build.thing(draw.uniform(-0.7, 0.7) * half, draw.uniform(0.55, 0.8) * half, 0.03):
+                    tree(build, draw.pick(style.trees), draw.uniform(4, 7)) if i % 2 else furniture(build, draw)
+    with build.thing(0, 0, 0.03):
+        _fountain(build) if draw.chance(0.5) else _pavilion(build, style)
+    for _ in range(draw.integer(0, 5)):
+        turn, away = draw.uniform(0, 2 * math.pi), draw.uniform(6, 9)
+        with build.thing(away * math.cos(turn), away * math.sin(turn), 0.03, turn + math.pi / 2):
+            _stall(build) if draw.chance(0.5) else bench(build)
+    for _ in range(draw.integer(1, 7)):
+        with build.thing(draw.uniform(-0.7, 0.7) * half, draw.uniform(-0.7, 0.7) * half, 0.03, draw.uniform(0, 6.3)):
+            person(build)
+    return [(-0.6 * half, 0.6 * half, -0.6 * half, 0.6 * half, 1.45, 2.1)]
+
+
+def _stall(build: Builder) -> None:
+    """A market stall with goods in crates."""
+    draw = build.draw
+    wood = Material(rgb("8a6540"), rgb("6f4f30"), texture=Texture.WOOD, scale=0.1, aspect=8)
+    roof = Material(hsv(draw.uniform(), 0.6, 0.75), rgb("f2efe6"), rgb("f2efe6"), Texture.STRIPES, 0.4)
+    for x in (-1.1, 1.1):
+        for y in (-0.6, 0.6):
+            build.box((x, y, 1.1), (0.06, 0.06, 2.2), wood)
+    for side in (-1, 1):
+        build.box((0, side * 0.38, 2.33), (2.6, 0.95, 0.04), roof, roll=-side * 0.45)
+    build.box((0, 0, 0.8), (2.2, 1.0, 0.06), wood)
+    build.box((0, -0.48, 0.4), (2.2, 0.04, 0.76), wood)
+    for i in range(4):
+        x, colour = -0.8 + 0.53 * i, hsv(draw.uniform(0, 0.35), 0.75, 0.8)
+        build.box((x, -0.1, 0.92), (0.46, 0.6, 0.18), wood)
+        for k in range(6):
+            build.ball((x - 0.14 + 0.14 * (k % 3), -0.22 + 0.2 * (k // 3), 1.03), 0.07, Material(colour, gloss=0.2))
+
+
+def _garden(build: Builder, style: OutdoorStyle) -> list[Space]:
+    """The lawn behind a house: near things, fences, a shed, a table, trees and the neighbours."""
+    draw = build.draw
+    half = draw.uniform(4.5, 8)
+    with build.thing(0, half):
+        house(build, style, draw.uniform(8, 12), draw.uniform(8, 10), max(style.floors[0], 1))
+    with build.thing():
+        build.box((0, half - 1.4, 0.01), (draw.uniform(4, 9), 2.8, 0.05), ground_material(draw, "paving"))
+    for side in range(1, 4):
+        with build.thing(0, 0, 0, side * math.pi / 2), build.within(-half - 1, half):
+            fence(build, 2 * half + 2, draw.uniform(0.9, 1.6))
+    with build.thing(-half + 1.6, -half + 1.6, 0, draw.pick((0.0, math.pi / 2))):
+        _shed(build)
+    with build.thing(draw.uniform(-2, 2), half - 1.6, 0.035):
+        furniture(build, draw)
+    for i in range(draw.integer(8, 16)):
+        turn, away = draw.uniform(-math.pi, 0.0), half * draw.uniform(0.55, 0.95)
+        with build.thing(away * math.cos(turn), away * math.sin(turn), 0, turn):
+            tree(build, draw.pick(style.trees), draw.uniform(2.5, 6)) if i % 3 == 0 else bush(
+                build, draw.uniform(0.4, 1.1)
+            )
+    if draw.chance(0.5):
+        with build.thing(draw.uniform(-2, 2), draw.uniform(-0.5, 0.3) * half, 0, draw.uniform(0, 6.3)):
+            bench(build)
+    for i in range(draw.integer(2, 5)):
+        turn = -math.pi * (i + 0.5) / 5
+        away = 2.2 * half + draw.uniform(2, 8)
+        with build.thing(away * math.cos(turn), away * math.sin(turn), 0, turn - math.pi / 2):
+            house(build, style, draw.uniform(8, 13), draw.uniform(8, 10), draw.integer(*style.floors))
+    return [(-0.5 * half, 0.5 * half, -0.5 * half, 0.6 * half, 1.3, 1.9)]
+
+
+def _shed(build: Builder) -> None:
+    """A small hut of boards with a pitched roof."""
+    draw = build.draw
+    tone = rgb(draw.pick(("8a6a48", "a83f32", "6f8a5a", "d8d2c4", "4f6a80")))
+    boards = Material(tone, shade(tone, 0.8), shade(tone, 0.4), Texture.PLANKS, 0.14, 20)
+    build.box((0, 0, 1.0), (2.4, 1.8, 2.0), boards)
+    build.box((0, 0, 2.0), (2.36, 1.8, 1.2), boards, diamond=True)
+    for side in (-1, 1):
+        build.box((0, side * 0.5, 2.37), (2.7, 1.25, 0.06), Material(rgb("4a4644")), roll=-side * math.atan2(0.6, 0.9))
+    build.box((0.4, 0.92, 0.95), (0.8, 0.04, 1.8), Material(shade(tone, 0.6)))
+    build.box((-0.6, 0.91, 1.3), (0.6, 0.03, 0.5), Material(GLASS, gloss=0.7))
+
+
+def _park(build: Builder, style: OutdoorStyle) -> list[Space]:
     """Paths, trees, benches, people, a pond or a pavilion."""
     draw = build.draw
     gravel = Material(rgb("c9b896"), rgb("a8946f"), texture=Texture.NOISE, scale=0.5, bump=0.3)
@@ -506,6 +599,21 @@ def _park(build: Builder, style: OutdoorStyle) -> list[tuple[float, float, float
     for spot in filter(None, [place(0.8, 4, 30) for _ in range(draw.integer(2, 8))]):
         with build.thing(*spot):
             bush(build, draw.uniform(0.7, 1.6))
+    _beside_path(build, wide)
+    middle = place(4.5, 9, 20)
+    if middle:
+        with build.thing(*middle):
+            _fountain(build) if draw.chance(0.5) else _pavilion(build, style)
+    for _ in range(draw.integer(1, 3)):
+        turn, away = draw.uniform(0, 2 * math.pi), draw.uniform(40, 60)
+        with build.thing(away * math.cos(turn), away * math.sin(turn), 0, turn - math.pi / 2):
+            house(build, style, draw.uniform(9, 16), draw.uniform(8, 11), draw.integer(*style.floors))
+    return [(-2.5, 2.5, -wide, wide, 1.5, 2.0), (-4, 4, -4, 4, 1.5, 2.0)]
+
+
+def _beside_path(build: Builder, wide: float) -> None:
+    """Benches, people and lamps along a path in x."""
+    draw = build.draw
     for _ in range(draw.integer(1, 4)):
         side = draw.pick((-1, 1))
         with build.thing(
@@ -520,15 +628,6 @@ def _park(build: Builder, style: OutdoorStyle) -> list[tuple[float, float, float
     for _ in range(draw.integer(0, 3)):
         with build.thing(draw.uniform(5, 20) * draw.pick((-1, 1)), wide / 2 + 0.4):
             street_lamp(build)
-    spot = place(4.5, 9, 20)
-    if spot:
-        with build.thing(*spot):
-            _fountain(build) if draw.chance(0.5) else _pavilion(build, style)
-    for _ in range(draw.integer(1, 3)):
-        turn, away = draw.uniform(0, 2 * math.pi), draw.uniform(40, 60)
-        with build.thing(away * math.cos(turn), away * math.sin(turn), 0, turn - math.pi / 2):
-            house(build, style, draw.uniform(9, 16), draw.uniform(8, 11), draw.integer(*style.floors))
-    return [(-2.5, 2.5, -wide, wide, 1.5, 2.0), (-4, 4, -4, 4, 1.5, 2.0)]
 
 
 def _fountain(build: Builder) -> None:

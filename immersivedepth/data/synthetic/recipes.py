@@ -13,11 +13,10 @@ from ...checks import ConfigError, InputError
 from . import simple
 from .builder import Builder, Draw
 from .interiors import build_interior
-from .outdoors import build_outdoor
+from .outdoors import Space, build_outdoor
 from .styles import INDOOR, OUTDOOR
 from .world import World
 
-Space = tuple[float, float, float, float, float, float]  # x0, x1, y0, y1, z0, z1
 KEEP_OFF = 0.3  # metres, least distance of a camera from anything
 _TRIES = 96
 
@@ -28,7 +27,7 @@ STYLES: dict[str, tuple[str, ...]] = {"room": tuple(INDOOR), "interior": tuple(I
 def make_world(kind: str, seed: int = 0, style: str | None = None, **options: Any) -> World:
     """A world of one kind, with the camera at a place where nothing is nearer than 0.3 m, looking anywhere.
 
-    room, interior (several rooms), outdoor: rich scenes; `style` is one of STYLES[kind], drawn from the seed by default.
+    room, interior (several rooms), outdoor: rich scenes; `style` is one of STYLES[kind], or drawn from the seed.
     cube_room (half=[x, y, z]) and sphere (radius=...): the camera in the middle, not turned. b1_*: test rooms.
     """
     if kind not in KINDS:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ...checks import ShapeError
+from ...geometry.sphere import erp_rays, grid_rays
 from ...scene import Panorama, Rig
 from .world import World, follow
 
@@ -35,7 +36,7 @@ def render_erp(world: World, height: int, width: int, supersample: int = 1, name
 
 def erp_maps(world: World, height: int, width: int, supersample: int = 1) -> Maps:
     """All maps of a panorama; geometry belongs to the pixel centres. Supersample 0 leaves the colour out."""
-    rays = _erp_rays(height, width, 0.5, 0.5, world.position.device)
+    rays = erp_rays(height, width, world.position.device)
     found = [part[0] for part in follow([world], rays[None], False, 0.0, 0)]
     image = _erp_colour(world, height, width, supersample).movedim(-1, 0) if supersample else None
     return _maps(image, found, None)
@@ -94,7 +95,7 @@ def _pinhole(
     # Rays have depth one, so that distance = depth * length.
     depth = found[0] / rays.norm(dim=-1)
     total: Tensor | None = None
-    pixel = float((1 / intrinsics[..., 0, 0]).mean()) / max(supersample, 1)
+    pixel = (1 / intrinsics[..., 0, 0]).mean(1) / max(supersample, 1)  # [B]
     for k, (dy, dx) in enumerate(_offsets(supersample)):
         part = rays if supersample == 1 else _pinhole_rays(intrinsics, rotation, height, width, dy, dx)
         colour = follow(worlds, part, True, pixel, k)[-1]
@@ -137,12 +138,10 @@ def _offsets(supersample: int) -> list[tuple[float, float]]:
 
 
 def _erp_rays(height: int, width: int, dy: float, dx: float, device: torch.device) -> Tensor:  # [H, W, 3]
-    """Unit rays through a place in every pixel; dy = dx = 0.5 is `geometry.sphere.erp_rays`."""
-    latitude = math.pi * (0.5 - (torch.arange(height, device=device, dtype=torch.float64) + dy) / height)
-    longitude = 2 * math.pi * (0.5 - (torch.arange(width, device=device, dtype=torch.float64) + dx) / width)
-    flat = latitude.cos()[:, None]
-    parts = [flat * longitude.cos(), flat * longitude.sin(), latitude.sin()[:, None].expand(-1, width)]
-    return torch.stack(parts, dim=-1).float()
+    """Unit rays through a place in every pixel; dy = dx = 0.5 is its centre."""
+    latitude = math.pi * (0.5 - (torch.arange(height, dtype=torch.float64) + dy) / height)
+    longitude = 2 * math.pi * (0.5 - (torch.arange(width, dtype=torch.float64) + dx) / width)
+    return grid_rays(latitude, longitude, device)
 
 
 def _pinhole_rays(intrinsics: Tensor, rotation: Tensor, height: int, width: int, dy: float, dx: float) -> Tensor:

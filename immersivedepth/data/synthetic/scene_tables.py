@@ -66,7 +66,10 @@ def stack_tables(tables: Sequence[Tables]) -> Tables:
     for t in tables:
         parts = list(t.rows.split(t.counts, dim=1))
         for kind, (part, count) in enumerate(zip(parts, counts, strict=True)):
+            # Unit solids, so that their numbers stay finite where one of them fills up a group of tiles.
             blank = part.new_zeros(1, count - part.shape[1], shapes.COLUMNS)
+            blank[..., shapes.MATRIX] = torch.eye(3, device=part.device).flatten()
+            blank[..., shapes.HALF] = 1
             blank[..., shapes.RADIUS] = -1
             blank[..., shapes.KIND] = kind
             parts[kind] = torch.cat([part, blank], dim=1)

@@ -18,7 +18,7 @@ _LIFT = 1e-3  # metres (and relative to the distance over ten) by which shadow r
 _GOLDEN = (0.7548776662466927, 0.5698402909980532)  # steps of a sequence that fills a square evenly
 
 
-def sky_colour(sky: Tensor, rays: Tensor, width: float) -> Tensor:  # sky [N, S], rays [N, 3] unit -> [N, 3]
+def sky_colour(sky: Tensor, rays: Tensor, width: Tensor) -> Tensor:  # [N, S], [N, 3] unit, [N] -> [N, 3]
     """Linear colour of the sky: a gradient, the sun's disc and glow, clouds."""
     up = rays[:, 2:].clamp(-0.05, 1)
     zenith, horizon = sky[:, scene_tables.ZENITH], sky[:, scene_tables.HORIZON]
@@ -30,7 +30,7 @@ def sky_colour(sky: Tensor, rays: Tensor, width: float) -> Tensor:  # sky [N, S]
         sky[:, i, None] for i in (scene_tables.CLOUDS, scene_tables.CLOUD_SCALE, scene_tables.SKY_SEED)
     )
     plane = rays[:, :2] / (up + 0.12) * size  # a flat layer, seen from below
-    finest = torch.full_like(rays[:, 0], width) / (up[:, 0].clamp_min(0) + 0.12) ** 2 * size[:, 0]
+    finest = width / (up[:, 0].clamp_min(0) + 0.12) ** 2 * size[:, 0]
     cover = fbm(torch.cat([plane, seed], -1), finest, 5)[:, None]
     dense = ((cover - 1 + amount) / 0.22).clamp(0, 1) * (up * 8).clamp(0, 1)
     white = (horizon.mean(-1, keepdim=True) * 1.25 + glow * 0.08) * (1.08 - 0.5 * dense * cover)

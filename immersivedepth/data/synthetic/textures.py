@@ -131,7 +131,7 @@ def _plain(s: Spots) -> Tensor:
 
 
 def _noise(s: Spots) -> Tensor:
-    return mix(s.a, s.b, fbm(s.solid / s.scale[:, None] + s.seed[:, None], s.width / s.scale))
+    return mix(s.a, s.b, fbm(s.solid / s.scale[:, None] + s.seed[:, None], s.width / s.scale, 6))
 
 
 def _checker(s: Spots) -> Tensor:
@@ -299,7 +299,7 @@ def _dots(s: Spots) -> Tensor:
     du, dv = u.remainder(1) - 0.5, v.remainder(1) - 0.5
     size = 0.18 * s.aspect
     petals = 1 + 0.25 * torch.cos(5 * torch.atan2(dv, du))
-    disc = _edge(size * petals - torch.hypot(du, dv), w) * keep + 0.1 * (1 - keep)
+    disc = _edge(size * petals - torch.hypot(du, dv), w) * keep + 3.24 * size**2 * (1 - keep)
     colour = torch.where((hashed(u.floor(), row, s.seed) > 0.5)[:, None], s.b, s.c)
     colour = mix((s.b + s.c) / 2, colour, keep)
     return mix(s.a, colour, disc)
@@ -309,7 +309,8 @@ def _road(s: Spots) -> Tensor:
     along, across = s.flat.unbind(-1)
     half = s.extent[:, 1]
     w = s.width
-    grey = s.a * (0.75 + 0.5 * fbm(s.solid * 3, w * 3, 4))[:, None]
+    grain = 0.35 * fbm(s.solid * 25, w * 25, 3) + 0.3 * fbm(s.solid * 0.7, w * 0.7, 3)
+    grey = s.a * (0.68 + grain)[:, None]
     dash = _edge(1.2 - ((along.remainder(6)) - 3).abs(), w)
     middle = _edge(0.07 - across.abs(), w) * (dash * _fade(w / 6) + 0.4 * (1 - _fade(w / 6)))
     side = _edge(0.06 - (across.abs() - half + 0.35).abs(), w)

@@ -145,11 +145,15 @@ def _beyond(
     centre: Tensor, edges: Tensor, normal: Tensor, limit: Tensor
 ) -> Tensor:  # normal [T, 3], limit [T] -> [T, P]
     """Whether all of a box [.., P] has normal . p > limit."""
-    n = normal[:, None]
-    inner = (centre * n).sum(-1)
+    inner = _along(centre, normal)
     for i in range(3):
-        inner = inner - (edges[..., 3 * i : 3 * i + 3] * n).sum(-1).abs()
+        inner = inner - _along(edges[..., 3 * i : 3 * i + 3], normal).abs()
     return inner > limit[:, None] + _SLACK * (1 + limit[:, None].abs())
+
+
+def _along(vectors: Tensor, normal: Tensor) -> Tensor:  # [.., P, 3], [T, 3] -> [T, P]
+    x, y, z = vectors.unbind(-1)
+    return torch.addcmul(torch.addcmul(x * normal[:, :1], y, normal[:, 1:2]), z, normal[:, 2:])
 
 
 def _around(axis: Tensor) -> list[Tensor]:

@@ -67,7 +67,7 @@ class World:
 
 
 def trace_batch(
-    worlds: Sequence[World], rays: Tensor, colour: bool = False, *, width: float = 0.0, sample: int = 0
+    worlds: Sequence[World], rays: Tensor, colour: bool = False, *, width: float | Tensor = 0.0, sample: int = 0
 ) -> Hits:
     """Follow rays [B, ..., 3], each world its own, in one go; the hits are those of B single traces."""
     if len(worlds) != len(rays):
@@ -77,8 +77,10 @@ def trace_batch(
     return Hits(*follow(worlds, rays, colour, width, sample))
 
 
-def follow(worlds: Sequence[World], rays: Tensor, colour: bool, width: float, sample: int) -> list[Tensor]:
-    """Distance, normal, instance, sky and, if wanted, colour for rays [B, ..., 3], in the order of `Hits`."""
+def follow(worlds: Sequence[World], rays: Tensor, colour: bool, width: float | Tensor, sample: int) -> list[Tensor]:
+    """Distance, normal, instance, sky and, if wanted, colour for rays [B, ..., 3], in the order of `Hits`; the width of
+    a pixel in radian is one for all or one for each world [B].
+    """
     if rays.shape[-1] != 3 or rays.ndim < 2:
         raise ShapeError(f"trace.rays: expected [..., 3], got {list(rays.shape[1:])}")
     tables = worlds[0].tables if len(worlds) == 1 else stack_tables([world.tables for world in worlds])
@@ -86,13 +88,14 @@ def follow(worlds: Sequence[World], rays: Tensor, colour: bool, width: float, sa
     rotation = torch.stack([world.rotation for world in worlds])
     batch, lead = len(rays), rays.shape[1:-1]
     h, w = (lead[-2], lead[-1]) if len(lead) > 1 else (1, lead[-1] if lead else 1)
+    if rays.numel() == 0:
+        raise InputError("trace: expected at least one ray, got none. Check the shape of the rays.")
     image = rays.to(position).reshape(batch, -1, h, w, 3)
     tiling = tracing.Tiling.of((batch, image.shape[1], h, w))
-    if image.numel() == 0:
-        raise InputError("trace: expected at least one ray, got none")
     tiles = F.normalize(tiling.cut(image), dim=-1)
     scene = torch.arange(batch, device=rays.device).repeat_interleave(tiling.per_scene)
     turn, origin = rotation[scene], position[scene]
+    widths = torch.as_tensor(width, dtype=position.dtype, device=position.device).expand(batch)[scene]
     tiles = _rotate(tiles, turn)
     candidates = tracing.in_cones(tables, scene, origin, tiles)
     n = tiles.shape[1]
@@ -105,7 +108,7 @@ def follow(worlds: Sequence[World], rays: Tensor, colour: bool, width: float, sa
     if colour:
         parts.append(tiles.new_zeros(len(tiles), n, 3))
     for group, need in candidates.groups(n):
-        found = _group(tables, candidates, group, need, origin[group], tiles[group], colour, width, sample)
+        found = _group(tables, candidates, group, need, origin[group], tiles[group], colour, widths[group], sample)
         for part, values in zip(parts, found, strict=True):
             part[group] = values
     parts[1] = _rotate(parts[1], turn.transpose(1, 2))
@@ -127,7 +130,7 @@ def _group(
     origin: Tensor,
     rays: Tensor,
     colour: bool,
-    width: float,
+    width: Tensor,
     sample: int,
 ) -> list[Tensor]:
     """Distance, normal in the scene frame, instance, sky and colour of the tiles of one group."""
@@ -150,7 +153,7 @@ def _group(
         return [distance, normal, instance, sky]
     scene = candidates.scene[group]
     slant = -(normal * rays).sum(-1).clamp(-1, -0.03)
-    patch = (reach * width / slant.sqrt()).reshape(-1)
+    patch = (reach * width[:, None] / slant.sqrt()).reshape(-1)
     albedo = albedo_at(rows, unit, local, patch).reshape(rays.shape)
     rows = rows.reshape(*rays.shape[:2], -1)
     linear = shade(tables, scene, rays, points, normal, albedo, rows, reach, hit, sample)
@@ -159,7 +162,7 @@ def _group(
     linear = linear + (dome[:, None, scene_tables.HORIZON] - linear) * haze[..., None]
     each = dome[:, None].expand(-1, rays.shape[1], -1)
     if bool(sky.any()):
-        linear[sky] = sky_colour(each[sky], rays[sky], width)
+        linear[sky] = sky_colour(each[sky], rays[sky], width[:, None].expand_as(sky)[sky])
     return [distance, normal, instance, sky, tone(linear, dome[:, None, scene_tables.EXPOSURE, None])]
 
 
