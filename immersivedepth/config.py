@@ -98,7 +98,7 @@ def compose(name: str = "config", overrides: Sequence[str] = ()) -> dict[str, An
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
     """A composed config as plain data with every interpolation followed, its root and every node checked."""
-    plain = _plain(OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"]))
+    plain = _plain(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
     check_targets(plain)
     _check_node({**plain, "_target_": f"{Run.__module__}.Run"}, "", Run)
     for key, value in plain.items():
