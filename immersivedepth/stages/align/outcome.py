@@ -7,8 +7,10 @@ import torch
 from ...geometry import fields, robust
 from ...scene import Aligned, Prediction
 from .anchors import Anchors
-from .solver import SHIFT_PRIOR, Equations, Maps, Solution
+from .solver import FAR, SHIFT_PRIOR, Equations, Maps, Solution
 from .views import border_fade, cosines
+
+NEAREST_TO_NOTHING = 0.01  # smallest disparity against the median: noise must not turn far into behind
 
 
 def to_aligned(
@@ -29,14 +31,16 @@ def to_aligned(
     scale = solution.scale + gauge
     tau = (solution.shift * maps.bound).float()[:, None, None]
     p = 1 + tau * maps.value
-    known = maps.valid & (p > 1e-3)
-    p = p.clamp_min(1e-3)
+    known = maps.valid
+    p = p.clamp_min(NEAREST_TO_NOTHING)
+    free = maps.free[:, None, None]
+    sure = torch.where(free, p.square() / (p.square() + FAR**2), torch.ones_like(p))
     log_factor = scale.float()[:, None, None].expand(-1, 1, 1)
     if equations.degree:
         log_factor = log_factor + fields.raster(solution.field.float(), equations.degree, resolution)
     disparity = (maps.sign > 0)[:, None, None]
     distance = log_factor.exp() / (torch.where(disparity, p, 1 / p) * cosines(rig)[:, 0])
-    weight = border_fade(rig)[:, 0] * known
+    weight = border_fade(rig)[:, 0] * known * sure
     if prediction.confidence is not None:
         weight = weight * prediction.confidence[:, 0]
     log_metres = anchors.log_factor(distance, weight, rig)

@@ -236,6 +236,7 @@ def solve(equations: Equations, start: Solution | None = None, robustness: float
     far = equations.far_trust(x[:, 1])
     order = fields.orders(degree).sum(1).to(o.view.device) - 1
     variance = 1e-3 / torch.arange(1, degree + 1, dtype=torch.float64, device=o.view.device)
+    known = mean.new_zeros(())
     absolute_turns = 6 if start is None else 0
     for turn in range(turns):
         if start is None:
@@ -253,7 +254,8 @@ def solve(equations: Equations, start: Solution | None = None, robustness: float
         independent = _independent(noise, variance, degree, 2 * total / equations.views)
         jacobian = equations.jacobian(x[:, 1])
         matrix, right = equations.normal(jacobian, weight, residual)
-        equations.add_volume(matrix, right, x[:, 1], weight, noise)
+        # The bending takes part in what shrinks with a shift, by as many unknowns as the overlaps determine.
+        equations.add_volume(matrix, right, x[:, 1], weight, noise * (1 + known / (independent * 2 * total)))
         prior[:, 2:] = 1 / variance[order]
         matrix = matrix * (independent / noise) + torch.diag(prior.reshape(-1))
         right = right * (independent / noise) - (prior * (x - mean)).reshape(-1)
@@ -262,6 +264,7 @@ def solve(equations: Equations, start: Solution | None = None, robustness: float
         x = x + step
         if degree:
             covariance = torch.cholesky_inverse(factor).diagonal().reshape(x.shape)[:, 2:]
+            known = (1 - covariance * prior[:, 2:]).sum()
             variance = _evidence(x[:, 2:], covariance, prior[:, 2:], order, degree, exact=turn < 2)
         if turn >= absolute_turns + 2 and step.abs().max() < (3e-4 if degree else 1e-6):
             break
