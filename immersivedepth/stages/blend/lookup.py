@@ -119,7 +119,7 @@ def add_weighted(total: Tensor, mean: Tensor, square: Tensor, value: Tensor, wei
     square.addcmul_(weight * step, step - part)
 
 
-NOTHING = 1e-12  # total weight to start from, so that nothing is divided by zero
+NOTHING = 1e-30  # total weight to start from, so that nothing is divided by zero
 
 
 def coverage(name: str, mask: Tensor, sky: Tensor, spread: Tensor, views: Tensor) -> dict[str, Any]:
