@@ -35,6 +35,7 @@ from .quality import assess
 _READOUT = 512  # rows of the distances that the viewer reads
 _SKY = 65535
 _CONFIG = "config.yaml"
+_PLACES = ("base_exp_dir:", "exp_name:")
 _BAR = 36  # pixels
 # Nothing may be fetched, from anywhere: the page says so to the browser.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
@@ -182,7 +183,7 @@ def _config(folder: Path) -> str:
     if not path.is_file():
         return ""
     # Where it was written is no part of the result, so that the same run gives the same page anywhere.
-    lines = (line for line in path.read_text("utf-8").splitlines() if "base_exp_dir" not in line)
+    lines = (line for line in path.read_text("utf-8").splitlines() if not line.strip().startswith(_PLACES))
     return _folded(_CONFIG, "\n".join(lines))
 
 

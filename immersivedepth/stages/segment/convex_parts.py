@@ -9,21 +9,15 @@ from typing import Annotated
 import cv2
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ...checks import Range
-from ...geometry import filters, robust, segments, sphere
-from ...geometry.normals import normals_from_distance
+from ...geometry import patches, segments, sphere
 from ...scene import Geometry, Instances, Panorama, unit_image
 from .valid_geometry import ValidGeometry
 
 _COLOUR_SPREAD = 25.0  # of CIE Lab, a clear difference between two materials
 _FLAT = math.radians(10)  # patches that meet at a smaller angle are one surface
-_STEP = 0.25  # of log distance, a clear difference within a patch
-_CLEAN = 2e-3  # noise of log distance, below which nothing is smoothed
-_WINDOW = 3.0  # pixels, standard deviation of the smoother
-_EDGE = 4.0  # standard deviations of the noise that the smoother takes for a step
 _CONVEX_COST = 0.25  # of a fold that bulges towards the camera, against one that caves in
 
 
@@ -56,78 +50,31 @@ class ConvexParts:
         size = rows, 2 * rows
         known = geometry.distance.isfinite() & (geometry.distance > 0)
         distance = sphere.resize_erp(torch.where(known, geometry.distance, 0.0), *size, "nearest").cpu()
-        known = distance > 0
-        colour = _lab(sphere.resize_erp(unit_image(panorama.image), *size).cpu()) / _COLOUR_SPREAD
-        log = torch.where(known, distance, 1.0).log()
-        noise = _noise(log, known)
-        if noise > _CLEAN:  # normals of single pixels would be noise alone
-            pixel = math.pi / rows
-            smooth = filters.guided(log, log, _WINDOW * pixel, _EDGE * noise, known)
-            log = torch.where(known, smooth, log)
-            distance = torch.where(known, log.exp(), 0.0)
-        normal = normals_from_distance(distance)
-        features = torch.cat([log / _STEP, normal / math.radians(self.max_angle), colour * self.colour])
-        labels = segments.superpixels(features, known, self.patches, 1.0)
-        joined = self._join(labels, distance, colour)
-        labels = _absorb(joined, self.min_area)
+        colour = lab(sphere.resize_erp(unit_image(panorama.image), *size).cpu())
+        labels, distance = patches.patches(distance, colour, self.patches, self.colour)
+        labels = _absorb(self._join(labels, distance, colour), self.min_area)
         return sphere.resize_erp(labels, height, width, "nearest").to(geometry.distance.device)
 
     def _join(self, labels: Tensor, distance: Tensor, colour: Tensor) -> Tensor:
-        """Superpixels to things."""
-        rays = sphere.erp_rays(*distance.shape[-2:])
-        plane, centre, tint = _patches(labels, distance, colour, rays)
-        first, second, which, here, there = segments.borders(labels)
-        at = F.normalize(rays.reshape(-1, 3)[here] + rays.reshape(-1, 3)[there], dim=-1)
-        # How far apart the two planes stand where the patches meet: nothing at a fold, a lot where one hides the other.
-        ends = [(plane[side[which]] * at).sum(-1).clamp_min(1e-6).log() for side in (first, second)]
-        length = sphere.solid_angles(*distance.shape[-2:]).sqrt().expand(distance.shape[-2:]).reshape(-1)[here]
-        gap = _mean((ends[0] - ends[1]).abs().clamp_max(1), which, length, len(first))
-        border = torch.zeros(len(first)).index_add_(0, which, length)
-        normal = -F.normalize(plane, dim=-1)
-        turn = (normal[first] * normal[second]).sum(-1).clamp(-1, 1).acos()
-        bulge = ((normal[first] - normal[second]) * (centre[first] - centre[second])).sum(-1) > 0
-        turn = (turn - _FLAT).clamp_min(0) * torch.where(bulge, _CONVEX_COST, 1.0)
-        cost = gap / self.max_gap + turn / math.radians(self.max_angle)
-        cost = cost + self.colour * (tint[first] - tint[second]).norm(dim=-1)
-        number = segments.merge(int(labels.max()), first.tolist(), second.tolist(), cost.tolist(), border.tolist(), 1.0)
+        """Patches to things."""
+        folds = patches.folds(labels, patches.fit_planes(labels, distance))
+        area = sphere.solid_angles(*labels.shape[-2:]).expand(labels.shape[-2:]).reshape(-1)
+        count, own = int(labels.max()), labels.reshape(-1).long()
+        tint = patches.sums(own, colour.reshape(3, -1).T * area[:, None], count + 1)
+        tint = tint / patches.sums(own, area, count + 1).clamp_min(1e-12)[:, None]
+        turn = (folds.turn - _FLAT).clamp_min(0) * torch.where(folds.bulge, _CONVEX_COST, 1.0)
+        cost = folds.gap / self.max_gap + turn / math.radians(self.max_angle)
+        cost = cost + self.colour * (tint[folds.first] - tint[folds.second]).norm(dim=-1)
+        number = segments.merge(
+            count, folds.first.tolist(), folds.second.tolist(), cost.tolist(), folds.border.tolist(), 1.0
+        )
         return torch.from_numpy(number)[labels.long()].int()
 
 
-def _patches(
-    labels: Tensor, distance: Tensor, colour: Tensor, rays: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:  # [N + 1, 3] each
-    """Of every region: m of the plane 1 / distance = m . ray that fits best, its middle on that plane, its colour."""
-    count, own = int(labels.max()) + 1, labels.reshape(-1).long()
-    ray, inside = rays.reshape(-1, 3).double(), own > 0
-    inverse = torch.where(inside, 1 / distance.reshape(-1).clamp_min(1e-9), 0.0).double()
-    weight = sphere.solid_angles(*distance.shape[-2:]).expand(distance.shape[-2:]).reshape(-1).double() * inside
-    mass = torch.zeros(count, dtype=torch.float64).index_add_(0, own, weight).clamp_min(1e-15)
-    direction = torch.zeros(count, 3, dtype=torch.float64).index_add_(0, own, ray * weight[:, None])
-    direction = F.normalize(direction, dim=-1)
-    mean = torch.zeros(count, dtype=torch.float64).index_add_(0, own, inverse * weight) / mass
-    # Relative errors are what a network makes; a weak pull towards a sphere keeps thin regions from tilting at will.
-    relative = inverse / mean[own].clamp_min(1e-12)
-    matrix = torch.zeros(count, 9, dtype=torch.float64)
-    matrix = matrix.index_add_(0, own, (ray[:, :, None] * ray[:, None]).reshape(-1, 9) * weight[:, None])
-    right = torch.zeros(count, 3, dtype=torch.float64).index_add_(0, own, ray * (relative * weight)[:, None])
-    pull = 1e-5 * mass[:, None]
-    matrix = matrix.reshape(-1, 3, 3) + torch.diag_embed(pull.expand(-1, 3)) + 1e-15 * torch.eye(3)
-    plane = torch.linalg.solve(matrix, right + pull * direction) * mean[:, None]
-    reach = (plane * direction).sum(-1, keepdim=True)
-    tint = torch.zeros(count, 3).index_add_(0, own, colour.reshape(3, -1).T * weight[:, None].float())
-    return plane.float(), (direction / reach.clamp_min(1e-9)).float(), tint / mass[:, None].float()
-
-
-def _noise(log: Tensor, known: Tensor) -> float:
-    """Standard deviation of white noise of log distance, from distances to the mean of the neighbours."""
-    around = sphere.pad_erp(log, 1)
-    middle = (around[:, :-2, 1:-1] + around[:, 2:, 1:-1] + around[:, 1:-1, :-2] + around[:, 1:-1, 2:]) / 4
-    return float(robust.spread((log - middle)[known])) / math.sqrt(1.25)
-
-
-def _mean(values: Tensor, which: Tensor, weight: Tensor, count: int) -> Tensor:
-    total = torch.zeros(count).index_add_(0, which, values * weight)
-    return total / torch.zeros(count).index_add_(0, which, weight).clamp_min(1e-12)
+def lab(image: Tensor) -> Tensor:  # [3, H, W] -> [3, H, W]
+    """CIE Lab; a length of one is a clear difference between two materials."""
+    pixels = np.ascontiguousarray(image.clamp(0, 1).permute(1, 2, 0).numpy(), np.float32)
+    return torch.from_numpy(cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB)).permute(2, 0, 1) / _COLOUR_SPREAD
 
 
 def _absorb(labels: Tensor, min_area: float) -> Tensor:  # [1, H, W] -> [1, H, W]
@@ -154,8 +101,3 @@ def _absorb(labels: Tensor, min_area: float) -> Tensor:  # [1, H, W] -> [1, H, W
                 break
             target = following
         labels = segments.renumber(target[labels.long()].int())
-
-
-def _lab(image: Tensor) -> Tensor:  # [3, H, W] -> [3, H, W]
-    pixels = np.ascontiguousarray(image.clamp(0, 1).permute(1, 2, 0).numpy(), np.float32)
-    return torch.from_numpy(cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB)).permute(2, 0, 1)
