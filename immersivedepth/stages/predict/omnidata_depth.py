@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from ...checks import Range
 from ...scene import Prediction, Views
 from ...weights import Weights
-from .midas import loaded, look
+from .midas import loaded, look, runner
 from .running import Runner, Running
 
 if TYPE_CHECKING:
@@ -38,4 +38,4 @@ class OmnidataDepth:
     @cached_property
     def _ready(self) -> tuple[Network, Runner]:
         net = loaded("omnidata_dpt_depth", self.weights, self.settings, "predict.omnidata_depth wants its own")
-        return net, Runner(net, self.running)
+        return net, runner(net, self.running)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...geometry import pinhole
 from ...scene import Kind, Prediction, Rig, Views
 from ...weights import Weights
-from .midas import loaded
+from .midas import loaded, runner
 from .running import Runner, Running
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class OmnidataNormals:
 
     def __call__(self, views: Views) -> Prediction:
         rig = views.rig
-        net, runner = self._ready
-        seen = runner(views.images, net.prepare, partial(net.restore, size=(rig.resolution, rig.resolution)))
+        net, ready = self._ready
+        seen = ready(views.images, net.prepare, partial(net.restore, size=(rig.resolution, rig.resolution)))
         nothing = seen.new_zeros(len(rig), 1, rig.resolution, rig.resolution)
         return Prediction(
             nothing,
@@ -52,7 +52,7 @@ class OmnidataNormals:
     @cached_property
     def _ready(self) -> tuple[Network, Runner]:
         net = loaded(self.model, self.weights, self.settings, f"predict.omnidata_normals.model is {self.model}")
-        return net, Runner(net, self.running)
+        return net, runner(net, self.running)
 
 
 def world_normals(seen: Tensor, rig: Rig) -> Tensor:  # [V, 3, h, w]

@@ -1,0 +1,93 @@
+"""Seconds per view of every network of `midas`, with its size and what its licence allows: the table of the README.
+
+    python -m benchmarks.midas --models midas_tiny dpt_levit_224 --threads 2
+
+Every network looks at one square view of 512 pixels, from its bytes to a map of its size, as the predictors run it.
+One network at a time is in memory; each is timed in turn with midas_v21_small_256, so that the ratio holds on a busy
+machine too. Weights are drawn, for speed does not depend on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import midas
+from benchmarks.measure import interleaved, machine, table, write_json
+from immersivedepth.stages.predict.midas import runner
+from immersivedepth.stages.predict.running import Running
+from immersivedepth.weights import REGISTRY
+from midas.network import Network
+
+RESOLUTION = 512  # pixels along a side of a view
+REFERENCE = "midas_v21_small_256"
+
+
+def looking(net: Network, precision: str, view: Tensor) -> Callable[[], Tensor]:
+    """A call that looks at the view."""
+    ready = runner(net, Running("cpu", precision))  # type: ignore[arg-type]
+    return partial(ready, view, net.prepare, partial(net.restore, size=(RESOLUTION, RESOLUTION)))
+
+
+def published(name: str) -> tuple[str, str]:
+    """Licence and file of a model."""
+    source = next((s for n, s in REGISTRY.items() if n == name or n.startswith(f"{name}_v")), None)
+    return (source.licence, source.file) if source else ("MIT", "of your own training")
+
+
+def measure(name: str, rounds: int, view: Tensor) -> dict[str, Any]:
+    """One row of the table."""
+    net = midas.create(name).eval()
+    small = midas.create(REFERENCE).eval()
+    cases = {precision: looking(net, precision, view) for precision in ("fp32", "bf16")}
+    taken = interleaved({**cases, "reference": looking(small, "fp32", view)}, rounds, seconds=120)
+    height, width = net.spec.network_size(RESOLUTION, RESOLUTION)
+    licence, file = published(name)
+    return {
+        "model": name,
+        "parameters": sum(p.numel() for p in net.parameters()),
+        "input": f"{height}x{width}",
+        "fp32": taken["fp32"].wall,
+        "bf16": taken["bf16"].wall,
+        "ratio": taken["fp32"].wall / taken["reference"].wall,
+        "licence": licence,
+        "file": file,
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=list(midas.MODELS), choices=midas.MODELS)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    generator = torch.Generator().manual_seed(0)
+    view = torch.randint(0, 256, (1, 3, RESOLUTION, RESOLUTION), generator=generator, dtype=torch.uint8)
+    rows = [measure(name, arguments.rounds, view) for name in arguments.models]
+    print(f"{machine()}, {arguments.threads} threads\n")
+    header = ["model", "parameters (M)", "input", "s per view", "in bfloat16", "to small", "licence", "file"]
+    print(
+        table(
+            header,
+            [
+                [r["model"], f"{r['parameters'] / 1e6:.1f}", r["input"], r["fp32"], r["bf16"], r["ratio"], r["licence"]]
+                + [f"`{r['file']}`"]
+                for r in rows
+            ],
+        )
+    )
+    if arguments.json:
+        write_json(arguments.json, "midas", rows)
+
+
+if __name__ == "__main__":
+    main()
