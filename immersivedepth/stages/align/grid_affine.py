@@ -28,5 +28,5 @@ class GridAffine:
         overlap = find_overlap(prediction.rig, self.samples)
         stiff = solve(Equations(maps, overlap, prediction.confidence, degree=0), robustness=self.robustness, turns=14)
         equations = Equations(maps, overlap, prediction.confidence, self.degree)
-        solution = solve(equations, stiff, self.robustness, turns=8)
+        solution = solve(equations, stiff, self.robustness, turns=7)
         return to_aligned(prediction, maps, equations, solution, self.anchors, "grid_affine")

@@ -29,16 +29,17 @@ def to_aligned(
     else:
         gauge = -solution.scale.mean()
     scale = solution.scale + gauge
-    tau = (solution.shift * maps.bound).float()[:, None, None]
+    device = prediction.values.device
+    tau = (solution.shift * maps.bound).float().to(device)[:, None, None]
     p = 1 + tau * maps.value
     known = maps.valid
     p = p.clamp_min(NEAREST_TO_NOTHING)
-    free = maps.free[:, None, None]
+    free = maps.free.to(device)[:, None, None]
     sure = torch.where(free, p.square() / (p.square() + FAR**2), torch.ones_like(p))
-    log_factor = scale.float()[:, None, None].expand(-1, 1, 1)
+    log_factor = scale.float().to(device)[:, None, None]
     if equations.degree:
-        log_factor = log_factor + fields.raster(solution.field.float(), equations.degree, resolution)
-    disparity = (maps.sign > 0)[:, None, None]
+        log_factor = log_factor + fields.raster(solution.field.float().to(device), equations.degree, resolution)
+    disparity = (maps.sign > 0).to(device)[:, None, None]
     distance = log_factor.exp() / (torch.where(disparity, p, 1 / p) * cosines(rig)[:, 0])
     weight = border_fade(rig)[:, 0] * known * sure
     if prediction.confidence is not None:

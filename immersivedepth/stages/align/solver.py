@@ -7,14 +7,18 @@ sign +1 for disparities and -1 for depths; for distances tau is known. The equat
 """
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ...geometry import fields, overlaps, robust
+from ...geometry import fields, overlaps, pinhole, robust
+from ...geometry.cached import cached, rig_key, rig_of
 from ...scene import Kind, Prediction, Rig
-from .views import cosines
 
+OVERLAP_BYTES = 64 << 20  # most that remembered overlaps may hold
+HELD_TURNS = 2  # at the start of a solve with bending
+STATISTICS_SIDE = 256  # pixels along a side, of which the median and spread of a map are taken
 NOISE_FLOOR = 1e-4  # of log distance; below it the numbers of a map are not to be believed
 PATCHES = 30  # independent parts of a view, where nothing is said about its bending
 SHIFT_LIMIT = 0.995  # of the bound at which the farthest pixels lie at infinity
@@ -39,40 +43,40 @@ class Maps:
 
 def standardise(prediction: Prediction) -> Maps:
     """Bring every map to median 0 and unit spread, so that any scale or shift of the input changes nothing."""
-    cosine = cosines(prediction.rig)[:, 0]
     values, valid = prediction.values[:, 0], prediction.values[:, 0].isfinite()
     if prediction.sky is not None:
         valid = valid & ~prediction.sky[:, 0]
     if prediction.confidence is not None:
         valid = valid & (prediction.confidence[:, 0] > 0)
-    rows = []
+    lengths = pinhole.ray_lengths(prediction.rig.tan_half_fov, prediction.rig.resolution)
+    value, known, lows, middles = torch.zeros_like(values), valid.clone(), [], []
     for v, kind in enumerate(prediction.kinds):
-        value, ok = values[v].double(), valid[v]
         is_distance = kind in (Kind.SCALE_DISTANCE, Kind.METRIC_DISTANCE)
         if is_distance:
-            ok = ok & (value > 0)
-            value = 1 / (value * cosine[v].double()).clamp_min(1e-30)  # interpolates exactly on planes, unlike distance
-        seen = value[ok]
+            known[v] &= values[v] > 0
+        ok = known[v]
+        # Distances become disparities, which bilinear look-up reads exactly on planes.
+        plain = lengths[v] / torch.where(ok, values[v], 1.0) if is_distance else values[v]
+        step = 1 + len(plain) // STATISTICS_SIDE
+        seen = plain[::step, ::step][ok[::step, ::step]]
         if len(seen) < 16:
-            ok, seen = torch.zeros_like(ok), value.new_ones(1)
-        middle = seen.median()
+            known[v], seen = False, torch.ones_like(plain[0])
+        middle = seen.double().median()
         width = middle if is_distance else (seen - middle).abs().mean()
         width = width.clamp_min(1e-12 * middle.abs().clamp_min(1e-30))
-        value = torch.where(ok, (value - middle) / width, 0.0)
-        low = _quantile((seen - middle) / width, 0.002)
-        rows.append((value.float(), ok, low, middle))
+        value[v] = torch.where(known[v], (plain - middle) / width, 0.0)
+        lows.append((_quantile(seen, 0.002) - middle) / width)
+        middles.append(middle)
     kinds = prediction.kinds
-    device = values.device
-    free = torch.tensor([k in (Kind.AFFINE_DISPARITY, Kind.AFFINE_DEPTH) for k in kinds], device=device)
-    low = torch.stack([r[2] for r in rows])
+    free = torch.tensor([k in (Kind.AFFINE_DISPARITY, Kind.AFFINE_DEPTH) for k in kinds])
     return Maps(
-        value=torch.stack([r[0] for r in rows]),
-        valid=torch.stack([r[1] for r in rows]),
-        sign=torch.tensor([-1.0 if k is Kind.AFFINE_DEPTH else 1.0 for k in kinds], dtype=torch.float64, device=device),
-        bound=torch.where(free, 1 / (-low).clamp_min(1e-6), 1.0),
+        value=value,
+        valid=known,
+        sign=torch.tensor([-1.0 if k is Kind.AFFINE_DEPTH else 1.0 for k in kinds], dtype=torch.float64),
+        bound=torch.where(free, 1 / (-torch.stack(lows).cpu()).clamp_min(1e-6), 1.0),
         free=free,
-        known_scale=-torch.stack([r[3] for r in rows]).abs().clamp_min(1e-30).log(),
-        is_metric=torch.tensor([k is Kind.METRIC_DISTANCE for k in kinds], device=device),
+        known_scale=-torch.stack(middles).cpu().abs().clamp_min(1e-30).log(),
+        is_metric=torch.tensor([k is Kind.METRIC_DISTANCE for k in kinds]),
     )
 
 
@@ -80,30 +84,35 @@ def _quantile(values: Tensor, part: float) -> Tensor:
     return values.kthvalue(max(1, int(part * len(values))))[0]
 
 
-@dataclass
-class Overlap:
+class Overlap(NamedTuple):
     """Rows (view, direction) and pairs of rows with a direction in common; depends on the rig alone."""
 
     view: Tensor  # [R]
     xy: Tensor  # [R, 2]
     cosine: Tensor  # [R]
-    index: Tensor  # [R, 4]
+    taps: Tensor  # [R, 4], neighbouring pixels of each row
     weight: Tensor  # [R, 4]
     direction: Tensor  # [R]
     first: Tensor  # [P]
     second: Tensor  # [P]
-    groups: list[tuple]
-    prior: Tensor  # [R], border fade
+    groups: list[tuple[int, int, int, int]]  # two views, and where their pairs start and stop
+    fade: Tensor  # [R], trust that falls towards the border
     angle: Tensor  # [N], solid angle of each direction
 
 
 def find_overlap(rig: Rig, samples: int) -> Overlap:
-    """About `samples` directions, spread over the views."""
-    per_side = min(rig.resolution, max(8, round((samples / len(rig)) ** 0.5)))
+    """About `samples` directions, spread over the views. Remembered, since panoramas mostly share one rig."""
+    return _overlap(*rig_key(rig), samples)
+
+
+@cached(OVERLAP_BYTES)
+def _overlap(rotations: bytes, tans: bytes, resolution: int, samples: int) -> Overlap:
+    rig = rig_of(rotations, tans, resolution)
+    per_side = min(resolution, max(8, round((samples / len(rig)) ** 0.5)))
     directions, angle = overlaps.grid_directions(rig.rotation, rig.tan_half_fov, per_side)
-    view, direction, xy, cosine = overlaps.see(directions, rig.rotation, rig.tan_half_fov, 0.5 / rig.resolution)
+    view, direction, xy, cosine = overlaps.see(directions, rig.rotation, rig.tan_half_fov, 0.5 / resolution)
     first, second, groups = overlaps.pairs(view, direction, len(rig), len(directions))
-    index, weight = overlaps.taps(view, xy, rig.resolution)
+    index, weight = overlaps.taps(view, xy, resolution)
     fade = ((1 - xy.abs().amax(-1)) / 0.15).clamp(0.1, 1)
     return Overlap(view, xy, cosine, index, weight, direction, first, second, groups, fade, angle)
 
@@ -126,17 +135,17 @@ class Solution:
 
 
 class Equations:
-    """Residuals and normal equations of one set of maps."""
+    """Residuals and normal equations of one set of maps, in float64 on the CPU: a few thousand numbers per view."""
 
     def __init__(self, maps: Maps, overlap: Overlap, confidence: Tensor | None, degree: int) -> None:
         self.maps, self.overlap, self.degree = maps, overlap, degree
         self.views = len(maps.value)
-        flat = maps.value.reshape(-1)
-        self.value = (flat[overlap.index].double() * overlap.weight).sum(-1)
-        ok = maps.valid.reshape(-1)[overlap.index].all(-1)
-        trust = overlap.prior * ok
+        index = overlap.taps.to(maps.value.device)
+        self.value = (maps.value.reshape(-1)[index].cpu().double() * overlap.weight).sum(-1)
+        ok = maps.valid.reshape(-1)[index].all(-1).cpu()
+        trust = overlap.fade * ok
         if confidence is not None:
-            trust = trust * (confidence.reshape(-1)[overlap.index].double() * overlap.weight).sum(-1)
+            trust = trust * (confidence.reshape(-1)[index].cpu().double() * overlap.weight).sum(-1)
         self.trust = trust
         total = torch.zeros_like(overlap.angle).index_add_(0, overlap.direction, trust)
         first, second = overlap.first, overlap.second
@@ -230,12 +239,13 @@ def solve(equations: Equations, start: Solution | None = None, robustness: float
     """
     maps, o, degree = equations.maps, equations.overlap, equations.degree
     mean, prior = _prior(maps, equations.basis.shape[1])
+    shift_mean, shift_prior = mean[:, 1].clone(), prior[:, 1].clone()
     x = mean.clone()
     if start is not None:
         x[:, 0], x[:, 1] = start.scale, start.shift
     far = equations.far_trust(x[:, 1])
     order = fields.orders(degree).sum(1).to(o.view.device) - 1
-    variance = 1e-3 / torch.arange(1, degree + 1, dtype=torch.float64, device=o.view.device)
+    variance = 1e-3 * 0.4 ** torch.arange(degree, dtype=torch.float64)
     known = mean.new_zeros(())
     absolute_turns = 6 if start is None else 0
     for turn in range(turns):
@@ -257,6 +267,8 @@ def solve(equations: Equations, start: Solution | None = None, robustness: float
         # The bending takes part in what shrinks with a shift, by as many unknowns as the overlaps determine.
         equations.add_volume(matrix, right, x[:, 1], weight, noise * (1 + known / (independent * 2 * total)))
         prior[:, 2:] = 1 / variance[order]
+        if degree:  # the bending finds its size before the shifts may answer to it
+            prior[:, 1], mean[:, 1] = (1e12, x[:, 1]) if turn < HELD_TURNS else (shift_prior, shift_mean)
         matrix = matrix * (independent / noise) + torch.diag(prior.reshape(-1))
         right = right * (independent / noise) - (prior * (x - mean)).reshape(-1)
         factor = torch.linalg.cholesky(matrix)
@@ -265,8 +277,8 @@ def solve(equations: Equations, start: Solution | None = None, robustness: float
         if degree:
             covariance = torch.cholesky_inverse(factor).diagonal().reshape(x.shape)[:, 2:]
             known = (1 - covariance * prior[:, 2:]).sum()
-            variance = _evidence(x[:, 2:], covariance, prior[:, 2:], order, degree, exact=turn < 2)
-        if turn >= absolute_turns + 2 and step.abs().max() < (3e-4 if degree else 1e-6):
+            variance = _evidence(x[:, 2:], covariance, prior[:, 2:], order, degree, exact=turn < HELD_TURNS)
+        if turn > max(absolute_turns, HELD_TURNS) + 1 and step.abs().max() < (3e-4 if degree else 1e-6):
             break
     covariance = torch.cholesky_inverse(factor)
     shift_std = covariance.diagonal().reshape(x.shape)[:, 1].sqrt() * maps.free
