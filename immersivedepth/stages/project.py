@@ -76,7 +76,7 @@ class Cube:
     """Six views: front, left, back, right, up, down."""
 
     resolution: Annotated[int, Range(8, 4096)] = 768
-    fov: Annotated[float, Range(1, WIDEST)] = 120.0  # less lets neighbours share too little for their shifts to be found
+    fov: Annotated[float, Range(1, WIDEST)] = 120.0  # with less, neighbours share too little to find their shifts
     antialias: bool = True
 
     def __post_init__(self) -> None:
