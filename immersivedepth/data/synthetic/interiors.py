@@ -15,7 +15,7 @@ from .outdoors import backdrop
 from .styles import INDOOR, IndoorStyle
 from .textures import Texture
 
-_WALL = 0.2  # metres, thickness between rooms
+WALL = 0.2  # metres, thickness between rooms
 
 
 class Opening(NamedTuple):
@@ -105,7 +105,7 @@ def build_interior(build: Builder, style: str, count: int, lit: bool | None = No
             evening,
             windows and any(o.kind == "window" for s in room.openings.values() for o in s),
         )
-    _light(build, rooms, evening, sunny, windows)
+    put_daylight(build, rooms, evening, sunny, windows)
     if windows:
         upstairs = draw.pick((0.0, 0.0, 0.2, 3.0, 9.0))
         backdrop(build, _outline(rooms), upstairs)
@@ -135,7 +135,7 @@ def _floor_plan(draw: Draw, count: int, height: float) -> tuple[list[Room], tupl
         else:
             middle = y0 + share * (y1 - y0)
             whole += [(x0, y0, x1, middle), (x0, middle, x1, y1)]
-    h = _WALL / 2
+    h = WALL / 2
     rooms = [Room(a + h, b + h, c - h, d_ - h, height) for a, b, c, d_ in whole]
     return rooms, (-w / 2, -d / 2, w / 2, d / 2)
 
@@ -151,7 +151,7 @@ def _join(draw: Draw, a: Room, b: Room) -> None:
     for side in range(4):
         # The wall of b that looks at this one of a.
         gap = (a.y0 - b.y1, b.x0 - a.x1, b.y0 - a.y1, a.x0 - b.x1)[side]
-        if abs(gap - _WALL) > 1e-6:
+        if abs(gap - WALL) > 1e-6:
             continue
         low, high = (max(a.x0, b.x0), min(a.x1, b.x1)) if side % 2 == 0 else (max(a.y0, b.y0), min(a.y1, b.y1))
         if high - low < 1.3:
@@ -174,8 +174,8 @@ def _windows(draw: Draw, rooms: list[Room], outline: tuple[float, float, float, 
     made = 0
     for room in rooms:
         outer = [
-            abs(room.y0 - outline[1] - _WALL / 2) < 1e-6, abs(room.x1 - outline[2] + _WALL / 2) < 1e-6,
-            abs(room.y1 - outline[3] + _WALL / 2) < 1e-6, abs(room.x0 - outline[0] - _WALL / 2) < 1e-6,
+            abs(room.y0 - outline[1] - WALL / 2) < 1e-6, abs(room.x1 - outline[2] + WALL / 2) < 1e-6,
+            abs(room.y1 - outline[3] + WALL / 2) < 1e-6, abs(room.x0 - outline[0] - WALL / 2) < 1e-6,
         ]  # fmt: skip
         sides = [s for s in range(4) if outer[s]]
         for side in sides:
@@ -291,10 +291,10 @@ def _shell(build: Builder, room: Room, look: IndoorStyle, finish: Finish) -> Non
     special = _feature(draw, look, base)
     chosen = draw.integer(0, 7)  # more than three: no special wall
     with build.thing():
-        build.box((x, y, -0.1), (w + _WALL, d + _WALL, 0.2), _floor(draw, look), anchored=True)
+        build.box((x, y, -0.1), (w + WALL, d + WALL, 0.2), _floor(draw, look), anchored=True)
     ceiling = Material(blend(base, (0.8, 0.8, 0.79), 0.75))
     with build.thing():
-        build.box((x, y, room.height + 0.1), (w + 2 * _WALL, d + 2 * _WALL, 0.2), ceiling)
+        build.box((x, y, room.height + 0.1), (w + 2 * WALL, d + 2 * WALL, 0.2), ceiling)
         if draw.chance(look.beams):
             count = max(round(w / draw.uniform(0.9, 1.4)), 2)
             for i in range(count):
@@ -304,30 +304,30 @@ def _shell(build: Builder, room: Room, look: IndoorStyle, finish: Finish) -> Non
     panels = draw.chance(0.12)
     for side in range(4):
         with build.within(*room.corner(side)[:2], 0.0, room.corner(side)[2]):
-            _wall(build, room, side, special if side == chosen else paint, trim, skirting, cornice)
+            put_wall(build, room, side, special if side == chosen else paint, trim, skirting, cornice)
             if panels:
                 _panelling(build, room, side, finish)
 
 
-def _wall(
+def put_wall(
     build: Builder, room: Room, side: int, paint: Material, trim: Material, skirting: bool, cornice: bool
 ) -> None:
     length, height = room.length(side), room.height
     holes = sorted(room.openings[side])
     edges: list[tuple[float, float, float, float]] = []  # start, stop, low, high
-    at = -_WALL
+    at = -WALL
     for hole in holes:
         edges.append((at, hole.start, 0.0, height))
         edges.append((hole.start, hole.stop, hole.high, height))
         if hole.low > 0:
             edges.append((hole.start, hole.stop, 0.0, hole.low))
         at = hole.stop
-    edges.append((at, length + _WALL, 0.0, height))
+    edges.append((at, length + WALL, 0.0, height))
     with build.thing():
         for start, stop, low, high in edges:
             if stop - start > 1e-6 and high - low > 1e-6:
-                centre = ((start + stop) / 2, -_WALL / 4, (low + high) / 2)
-                build.box(centre, (stop - start, _WALL / 2, high - low), paint, anchored=True)
+                centre = ((start + stop) / 2, -WALL / 4, (low + high) / 2)
+                build.box(centre, (stop - start, WALL / 2, high - low), paint, anchored=True)
     with build.thing():
         at = 0.0
         for hole in [h for h in holes if h.low < 0.1] + [Opening(length, length, 0, 0, "end")]:
@@ -383,7 +383,7 @@ def _frame(build: Builder, hole: Opening, trim: Material) -> None:
                 things.plant(build, draw.uniform(0.25, 0.4))
 
 
-def _curtains(build: Builder, room: Room, hole: Opening, material: Material) -> None:
+def put_curtains(build: Builder, room: Room, hole: Opening, material: Material) -> None:
     width = 0.2 + 0.16 * (hole.stop - hole.start)
     low = 0.03 if hole.low < 0.3 or build.draw.chance(0.6) else hole.low - 0.15
     top = min(hole.high + 0.14, room.height - 0.05)
@@ -487,7 +487,7 @@ def _furnish(build: Builder, room: Room, look: IndoorStyle, f: Finish, number: i
             for hole in room.openings[side]:
                 if hole.kind == "window":
                     with build.within(*room.corner(side)[:2], 0.0, room.corner(side)[2]):
-                        _curtains(build, room, hole, cloth)
+                        put_curtains(build, room, hole, cloth)
 
 
 def _thing(build: Builder, make: Callable[[], None]) -> None:
@@ -732,7 +732,7 @@ def _lamps(build: Builder, room: Room, look: IndoorStyle, f: Finish, evening: bo
             things.pendant(build, f, min(draw.uniform(0.15, 0.8), room.height - 2.1), lit, power)
 
 
-def _light(build: Builder, rooms: list[Room], evening: bool, sunny: bool, windows: bool) -> None:
+def put_daylight(build: Builder, rooms: list[Room], evening: bool, sunny: bool, windows: bool) -> None:
     """Daylight through the windows, the sun, the ambient light and the sky."""
     draw = build.draw
     sun = (0.0, 0.0, -1.0)

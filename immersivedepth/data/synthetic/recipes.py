@@ -14,13 +14,14 @@ from . import simple
 from .builder import Builder, Draw
 from .interiors import build_interior
 from .outdoors import Space, build_outdoor
+from .showroom import build_showroom
 from .styles import INDOOR, OUTDOOR
 from .world import World
 
 KEEP_OFF = 0.3  # metres, least distance of a camera from anything
 _TRIES = 96
 
-KINDS = ("room", "interior", "outdoor", "cube_room", "sphere", *simple.MEASURED)
+KINDS = ("room", "interior", "outdoor", "showroom", "cube_room", "sphere", *simple.MEASURED)
 STYLES: dict[str, tuple[str, ...]] = {"room": tuple(INDOOR), "interior": tuple(INDOOR), "outdoor": tuple(OUTDOOR)}
 
 
@@ -28,6 +29,7 @@ def make_world(kind: str, seed: int = 0, style: str | None = None, **options: An
     """A world of one kind, with the camera at a place where nothing is nearer than 0.3 m, looking anywhere.
 
     room, interior (several rooms), outdoor: rich scenes; `style` is one of STYLES[kind], or drawn from the seed.
+    showroom: one composed living room, in which the seed moves small things.
     cube_room (half=[x, y, z]) and sphere (radius=...): the camera in the middle, not turned. b1_*: test rooms.
     """
     if kind not in KINDS:
@@ -114,6 +116,11 @@ def _make_outdoor(build: Builder, style: str, options: dict[str, Any]) -> tuple[
     return False, build_outdoor(build, style)
 
 
+def _make_showroom(build: Builder, style: str, options: dict[str, Any]) -> tuple[bool, list[Space]]:
+    _only(options)
+    return False, build_showroom(build)
+
+
 def _make_cube(build: Builder, style: str, options: dict[str, Any]) -> tuple[bool, list[Space]]:
     _only(options, "half")
     half = options.get("half", (2.0, 2.0, 2.0))
@@ -145,6 +152,7 @@ _BUILD: dict[str, Callable[[Builder, str, dict[str, Any]], tuple[bool, list[Spac
     "room": _make_room,
     "interior": _make_interior,
     "outdoor": _make_outdoor,
+    "showroom": _make_showroom,
     "cube_room": _make_cube,
     "sphere": _make_sphere,
     **{kind: _measured(kind) for kind in simple.MEASURED},

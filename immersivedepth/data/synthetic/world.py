@@ -93,7 +93,7 @@ def follow(worlds: Sequence[World], rays: Tensor, colour: bool, width: float | T
     image = rays.to(position).reshape(batch, -1, h, w, 3)
     tiling = tracing.Tiling.of((batch, image.shape[1], h, w))
     tiles = F.normalize(tiling.cut(image), dim=-1)
-    scene = torch.arange(batch, device=rays.device).repeat_interleave(tiling.per_scene)
+    scene = torch.arange(batch, device=position.device).repeat_interleave(tiling.per_scene)
     turn, origin = rotation[scene], position[scene]
     widths = torch.as_tensor(width, dtype=position.dtype, device=position.device).expand(batch)[scene]
     tiles = _rotate(tiles, turn)
