@@ -14,6 +14,7 @@ from ...geometry import pinhole
 from ...scene import Kind, Prediction, Truth, Views
 
 _BEND_NODES = 4  # knots along one side of the smooth distortion: about the scale on which networks bend rooms
+_EDGE = 1.2  # neighbouring inverse depths this far apart belong to two surfaces
 
 
 @dataclass
@@ -25,6 +26,7 @@ class Oracle:
     shift: Annotated[float, Range(0, 0.9)] = 0.5
     bend: Annotated[float, Range(0, 1)] = 0.0
     noise: Annotated[float, Range(0, 1)] = 0.0
+    reduce: Annotated[int, Range(1, 16)] = 1
     seed: Annotated[int, Range(0)] = 0
 
     def __call__(self, views: Views) -> Prediction:
@@ -34,9 +36,12 @@ class Oracle:
                 "Choose a network, e.g. predict=[depth_anything_v2], or leave dataset.image_path empty."
             )
         rig, kind = views.rig, Kind(self.kind)
-        rays = pinhole.view_rays(rig.rotation, rig.tan_half_fov, rig.resolution)  # depth one
-        distance, sky = _trace(views.truth, rays)
-        length = rays.norm(dim=-1)
+        coarse = pinhole.view_rays(rig.rotation, rig.tan_half_fov, -(-rig.resolution // self.reduce))  # depth one
+        inverse = _enlarge(coarse.norm(dim=-1) / _trace(views.truth, coarse), rig.resolution)
+        sky = inverse == 0
+        length = pinhole.view_rays(rig.rotation, rig.tan_half_fov, rig.resolution).norm(dim=-1)
+        far = 100 / inverse[~sky].min() if (~sky).any() else inverse.new_tensor(1.0)  # finite everywhere
+        distance = length * torch.where(sky, far, 1 / inverse.clamp_min(1e-12))
         true = {
             Kind.AFFINE_DISPARITY: length / distance,
             Kind.AFFINE_DEPTH: distance / length,
@@ -72,9 +77,18 @@ class Oracle:
         return a * (true + b * seen[:, None, None])
 
 
-def _trace(truth: Truth, rays: Tensor) -> tuple[Tensor, Tensor]:  # [V, h, w, 3] -> [V, h, w] twice
-    """Distances, finite everywhere, and the sky: one view at a time, for the memory of many rays."""
-    distance = torch.stack([truth.trace(view).distance for view in rays])
-    sky = ~distance.isfinite()
-    far = distance[~sky].max() if (~sky).any() else distance.new_tensor(1.0)
-    return torch.where(sky, 100 * far, distance), sky
+def _trace(truth: Truth, rays: Tensor) -> Tensor:  # [V, h, w, 3] -> [V, h, w]
+    """Distances, inf for the sky: one view at a time, for the memory of many rays."""
+    return torch.stack([truth.trace(view).distance for view in rays])
+
+
+def _enlarge(inverse: Tensor, size: int) -> Tensor:  # [V, h, w] -> [V, size, size]
+    """Enlarge inverse depths: smoothly within a surface, which is exact on planes, and never across its edge."""
+    if inverse.shape[-1] == size:
+        return inverse
+    maps = inverse[:, None]
+    near = F.max_pool2d(F.pad(maps, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    far = -F.max_pool2d(F.pad(-maps, (1, 1, 1, 1), mode="replicate"), 3, 1)
+    edge = F.interpolate((near > _EDGE * far).to(maps), (size, size), mode="nearest") > 0
+    smooth = F.interpolate(maps, (size, size), mode="bilinear", align_corners=False)
+    return torch.where(edge, F.interpolate(maps, (size, size), mode="nearest"), smooth)[:, 0]
