@@ -114,7 +114,7 @@ def guided(
     matrix = torch.zeros(height, width, count, count, dtype=image.dtype, device=image.device)
     for (i, j), product in zip(pairs, means[2 * count + 1 :], strict=True):
         matrix[..., i, j] = matrix[..., j, i] = product - guide_mean[i] * guide_mean[j] + (edge**2 if i == j else 0)
-    slope = _solve(matrix, covariance.permute(1, 2, 0)).permute(2, 0, 1)
+    slope = solve_small(matrix, covariance.permute(1, 2, 0)).permute(2, 0, 1)
     constant = mean - (slope * guide_mean).sum(0)
     lines = known_blur(torch.cat([slope, constant[None]]), known, sigma)
     if guide.shape[-2:] != image.shape[-2:]:
@@ -122,7 +122,7 @@ def guided(
     return (lines[:count] * guide).sum(0, keepdim=True) + lines[count:] + offset
 
 
-def _solve(matrix: Tensor, right: Tensor) -> Tensor:  # [..., n, n], [..., n] -> [..., n]
+def solve_small(matrix: Tensor, right: Tensor) -> Tensor:  # [..., n, n], [..., n] -> [..., n]
     """Symmetric positive systems by Gauss without pivots: far faster on millions of tiny ones than a solver call."""
     size = matrix.shape[-1]
     rows = [[matrix[..., i, j] for j in range(size)] + [right[..., i]] for i in range(size)]

@@ -23,8 +23,8 @@ class NormalIntegration:
     Differences that the distances contradict strongly are depth edges, which normals know nothing of.
     """
 
-    length: Annotated[float, Range(0.01, 180)] = 3.0
-    robustness: Annotated[float, Range(0.5, 100)] = 3.0
+    length: Annotated[float, Range(0.01, 180)] = 5.0
+    robustness: Annotated[float, Range(0.5, 100)] = 6.0
     rounds: Annotated[int, Range(1, 20)] = 3
     least_cosine: Annotated[float, Range(0.01, 0.9)] = 0.1
 
@@ -60,7 +60,8 @@ def plane_steps(normal: Tensor, known: Tensor, least: float) -> tuple[poisson.Ed
     """
     rays = sphere.erp_rays(normal.shape[-2], normal.shape[-1], normal.device).permute(2, 0, 1)
     known = known & (normal.abs().sum(0) > 0)
-    steps, weights = [], []
+    steps: list[Tensor] = []
+    weights: list[Tensor] = []
     for ahead in (lambda x: x.roll(-1, -1), lambda x: x[..., 1:, :]):
         here = slice(None) if not steps else slice(None, -1)
         own, other = [], []

@@ -26,7 +26,7 @@ class Planes:
     """
 
     min_area: Annotated[float, Range(0.0001, 1)] = 0.01
-    tolerance: Annotated[float, Range(0.001, 1)] = 0.05
+    tolerance: Annotated[float, Range(0.001, 1)] = 0.06
     max_angle: Annotated[float, Range(1, 45)] = 12.0
     max_gap: Annotated[float, Range(0.001, 1)] = 0.03
     rows: Annotated[int, Range(32, 2048)] = 256
@@ -113,4 +113,3 @@ def _inside(height: int, dim: int, step: int) -> Tensor:  # [1, H, 1], bool
     """Rows whose neighbour `step` rows away exists; columns always have one."""
     row = torch.arange(height)[None, :, None] - (step if dim == -2 else 0)
     return (row >= 0) & (row < height)
-
