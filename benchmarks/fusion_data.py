@@ -6,7 +6,7 @@ edges, a smooth bending of one of three families, correlated noise, outlier blob
 
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -113,10 +113,16 @@ def corners(resolution: int = 512) -> Rig:
     return Rig(pinhole.look_along(torch.tensor(points)), torch.ones(12), resolution)
 
 
-@cache
-def _true_distance(scene: str, seed: int, layout: str, resolution: int) -> tuple[Rig, Tensor, Tensor]:
+def rays_of(rig: Rig) -> Tensor:  # [V, h, w, 3]
+    """Rays of depth one, in world axes."""
+    return pinhole.view_rays(rig.rotation, rig.tan_half_fov, rig.resolution)
+
+
+@lru_cache(maxsize=4)
+def _true_distance(scene: str, seed: int, layout: str, resolution: int, tan: float) -> tuple[Rig, Tensor, Tensor]:
     rig = {"faces": faces, "corners": corners}[layout](resolution)
-    rays = pinhole.view_rays(rig.rotation, rig.tan_half_fov, rig.resolution)
+    rig = Rig(rig.rotation, rig.tan_half_fov * tan, resolution)
+    rays = rays_of(rig)
     return rig, Scene(scene, seed).distance(rays), rays.double().norm(dim=-1)
 
 
@@ -193,11 +199,18 @@ def _blobs(views: int, n: int, part: float, g: torch.Generator) -> Tensor:
 
 
 def make(
-    scene: str, family: str, level: int | Level, mode: str, seed: int = 0, layout: str = "faces", resolution: int = 384
+    scene: str,
+    family: str,
+    level: int | Level,
+    mode: str,
+    seed: int = 0,
+    layout: str = "faces",
+    resolution: int = 384,
+    tan: float = 1.0,
 ) -> Prediction:
     """Spoiled views of a scene; mode `dist` gives distances up to scale, `disp` affine disparities."""
     how = LEVELS[level] if isinstance(level, int) else level
-    rig, distance, ratio = _true_distance(scene, seed, layout, resolution)
+    rig, distance, ratio = _true_distance(scene, seed, layout, resolution, tan)
     views, n = len(rig), resolution
     g = torch.Generator().manual_seed(7919 * seed + 31 * FAMILIES.index(family) + sorted(SCENES).index(scene))
     q = ratio / distance

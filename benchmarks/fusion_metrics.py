@@ -12,7 +12,8 @@ from immersivedepth.scene import Rig
 STEP = 3  # pixels to either side of a border
 
 
-def _median(values: Tensor, weight: Tensor) -> Tensor:
+def median(values: Tensor, weight: Tensor) -> Tensor:
+    """Weighted median."""
     order = values.argsort()
     mass = weight[order].cumsum(0)
     return values[order][torch.searchsorted(mass, mass[-1:] / 2)[0]]
@@ -21,7 +22,7 @@ def _median(values: Tensor, weight: Tensor) -> Tensor:
 def scaled(distance: Tensor, truth: Tensor) -> Tensor:
     """The result after one factor for the whole sphere, by the area-weighted median."""
     area = sphere.solid_angles(*truth.shape).double().expand_as(truth).reshape(-1)
-    return distance * _median((truth / distance).reshape(-1), area)
+    return distance * median((truth / distance).reshape(-1), area)
 
 
 def affine(distance: Tensor, truth: Tensor) -> Tensor:
@@ -78,6 +79,7 @@ def seams(distance: Tensor, truth: Tensor, crossing: Tensor) -> tuple[float, flo
 def errors(distance: Tensor, truth: Tensor, crossing: Tensor) -> dict[str, float]:
     """All figures of one result [H, W]: S after one scale, A after one scale and shift of 1 / distance."""
     distance, truth = distance.double(), truth.double()
+    distance = torch.where(distance > 0, distance, distance[distance > 0].median())  # a hole is a guess
     area = sphere.solid_angles(*truth.shape).double().expand_as(truth)
     area = area / area.sum()
     s, a = scaled(distance, truth), affine(distance, truth)
