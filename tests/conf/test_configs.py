@@ -31,7 +31,7 @@ def node_of(group, option):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=lambda v: v)
 def test_every_option_composes_and_fits_its_class(compose, group, option):
-    config = compose(override(group, option) if group != "experiment" else f"+experiment={option}")
+    config = compose(override(group, option) if group != "experiment" else f"experiment={option}")
     if group in Pipeline.__dataclass_fields__:
         assemble(config)
 
