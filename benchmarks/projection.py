@@ -86,6 +86,7 @@ def plain_maps(height: int) -> list[tuple[NDArray[np.float32], NDArray[np.float3
 def out_ours(height: int, kind: str) -> Call:
     """Ours, without averaging of samples, as the others."""
     image = panorama(height, kind)
+    warp.erp_to_views(image, rig(), antialias=False)
     return lambda: warp.erp_to_views(image, rig(), antialias=False)
 
 
@@ -379,7 +380,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="2048x1024 only, three rounds")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    parser.add_argument("--threads", type=int, help="of torch and OpenCV; 1 makes CPU times comparable under load")
     options = parser.parse_args()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+        cv2.setNumThreads(options.threads)
     warnings.filterwarnings("ignore", category=UserWarning, module="equilib")
     rounds = 3 if options.quick else 9
     print(f"# Projection: twenty views of {SIDE}x{SIDE}, {FOV:g} degrees\n\n{measure.machine()}")

@@ -144,16 +144,16 @@ def _each_position(
             base = (round(abs(pitch), 6), tan, side)
             if base not in bases:
                 # In pixels to the right of the axis, with the farthest of them, and above the horizon.
-                right, up = (t.numpy() for t in _level_view(abs(pitch), tan, side))
+                right, up = _level_view(abs(pitch), tan, side)
                 right *= per_radian[0]
                 up *= per_radian[1]
                 bases[base] = right, up, float(np.abs(right).max())
             right, up, reach = bases[base]
             right, up = (right, up) if pitch >= 0 else (right[::-1], -up[::-1])
         else:
-            rays = pinhole.view_rays(rig.rotation[v : v + 1], rig.tan_half_fov[v : v + 1], side)[0]
+            rays = pinhole.view_rays(rig.rotation[v : v + 1], rig.tan_half_fov[v : v + 1], side)[0].numpy()
             angles = _angles(rays[..., 0], -rays[..., 1], rays[..., 2])
-            right, up = (t.numpy() * scale for t, scale in zip(angles, per_radian, strict=True))
+            right, up = (angle * scale for angle, scale in zip(angles, per_radian, strict=True))
             reach, yaw = width / 2, 0.0
         # The columns run from 0 to W, so that the repeated column serves the seam; a whole turn keeps them positive.
         axis = width * ((0.5 - yaw / (2 * math.pi)) % 1) - 0.5
@@ -167,22 +167,25 @@ def _each_position(
         yield x, y
 
 
-def _level_view(pitch: float, tan: float, side: int) -> tuple[Tensor, Tensor]:  # [h, w] twice
-    """Longitude to the right of the axis, and latitude, of the pixels of a view without roll."""
-    t = ((torch.arange(side, dtype=torch.float64) + 0.5) / side * 2 - 1) * tan
-    half = t[: (side + 1) // 2].flip(0).abs()  # the right half, the middle column included
-    ahead, up = math.cos(pitch) + t * math.sin(pitch), math.sin(pitch) - t * math.cos(pitch)
-    x = half.float().expand(side, -1)
-    longitude, latitude = _angles(ahead.float()[:, None].expand_as(x), x, up.float()[:, None].expand_as(x))
+def _level_view(pitch: float, tan: float, side: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Longitude to the right of the axis, and latitude, of the pixels [h, w] of a view without roll."""
+    t = ((np.arange(side) + 0.5) / side * 2 - 1) * tan
+    right = np.abs(t[: (side + 1) // 2][::-1]).astype(np.float32)  # the right half, the middle column included
+    ahead = (math.cos(pitch) + t * math.sin(pitch)).astype(np.float32)[:, None]
+    up = (math.sin(pitch) - t * math.cos(pitch)).astype(np.float32)[:, None]
+    longitude, latitude = _angles(ahead, right, up)
     odd = side % 2
     return (
-        torch.cat([-longitude[:, odd:].flip(1), longitude], dim=1),
-        torch.cat([latitude[:, odd:].flip(1), latitude], dim=1),
+        np.concatenate([-longitude[:, odd:][:, ::-1], longitude], axis=1),
+        np.concatenate([latitude[:, odd:][:, ::-1], latitude], axis=1),
     )
 
 
-def _angles(ahead: Tensor, right: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.atan2(right, ahead), torch.atan2(up, torch.hypot(ahead, right))
+def _angles(
+    ahead: NDArray[np.float32], right: NDArray[np.float32], up: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    # NumPy stays on one thread: this is too little work for torch to divide without waiting for its threads.
+    return np.arctan2(right, ahead), np.arctan2(up, np.sqrt(ahead * ahead + right * right))
 
 
 # ---- by torch where the image lies ----------------------------------------------------------------------------------
