@@ -36,9 +36,14 @@ def render_erp(world: World, height: int, width: int, supersample: int = 1, name
 
 def erp_maps(world: World, height: int, width: int, supersample: int = 1) -> Maps:
     """All maps of a panorama; geometry belongs to the pixel centres. Supersample 0 leaves the colour out."""
-    rays = erp_rays(height, width, world.position.device)
-    found = [part[0] for part in follow([world], rays[None], False, 0.0, 0)]
-    image = _erp_colour(world, height, width, supersample).movedim(-1, 0) if supersample else None
+    rays = erp_rays(height, width, world.position.device)[None]
+    if supersample == 1:
+        *found, colour = follow([world], rays, True, math.pi / height, 0)
+        image: Tensor | None = colour[0].movedim(-1, 0)
+    else:
+        found = follow([world], rays, False, 0.0, 0)
+        image = _erp_colour(world, height, width, supersample).movedim(-1, 0) if supersample else None
+    found = [part[0] for part in found]
     return _maps(image, found, None)
 
 
@@ -91,15 +96,17 @@ def _pinhole(
     if intrinsics.shape != rotation.shape or intrinsics.shape[-2:] != (3, 3):
         raise ShapeError(f"pinhole: expected intrinsics and rotation [3, 3], got {list(intrinsics.shape[2:])}")
     rays = _pinhole_rays(intrinsics, rotation, height, width, 0.5, 0.5)
-    found = follow(worlds, rays, False, 0.0, 0)
+    pixel = (1 / intrinsics[..., 0, 0]).mean(1) / max(supersample, 1)  # [B]
+    total: Tensor | None = None
+    if supersample == 1:
+        *found, total = follow(worlds, rays, True, pixel, 0)
+    else:
+        found = follow(worlds, rays, False, 0.0, 0)
+        for k, (dy, dx) in enumerate(_offsets(supersample)):
+            colour = follow(worlds, _pinhole_rays(intrinsics, rotation, height, width, dy, dx), True, pixel, k)[-1]
+            total = colour if total is None else total + colour
     # Rays have depth one, so that distance = depth * length.
     depth = found[0] / rays.norm(dim=-1)
-    total: Tensor | None = None
-    pixel = (1 / intrinsics[..., 0, 0]).mean(1) / max(supersample, 1)  # [B]
-    for k, (dy, dx) in enumerate(_offsets(supersample)):
-        part = rays if supersample == 1 else _pinhole_rays(intrinsics, rotation, height, width, dy, dx)
-        colour = follow(worlds, part, True, pixel, k)[-1]
-        total = colour if total is None else total + colour
     image = None if total is None else (total / supersample**2).movedim(-1, -3).reshape(*lead, 3, height, width)
     flat = [part.reshape(*lead, *part.shape[2:]) for part in found]
     return _maps(image, flat, depth.reshape(*lead, height, width))
