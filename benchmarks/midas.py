@@ -10,6 +10,7 @@ machine too. Weights are drawn, for speed does not depend on them.
 from __future__ import annotations
 
 import argparse
+import gc
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from midas.network import Network
 
 RESOLUTION = 512  # pixels along a side of a view
 REFERENCE = "midas_v21_small_256"
+HEADER = ["model", "parameters (M)", "input", "s per view", "in bfloat16", "to small", "licence", "file"]
 
 
 def looking(net: Network, precision: str, view: Tensor) -> Callable[[], Tensor]:
@@ -61,6 +63,20 @@ def measure(name: str, rounds: int, view: Tensor) -> dict[str, Any]:
     }
 
 
+def cells(row: dict[str, Any]) -> list[object]:
+    """A row as the table shows it."""
+    return [
+        row["model"],
+        f"{row['parameters'] / 1e6:.1f}",
+        row["input"],
+        row["fp32"],
+        row["bf16"],
+        row["ratio"],
+        row["licence"],
+        f"`{row['file']}`",
+    ]
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -72,19 +88,13 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     generator = torch.Generator().manual_seed(0)
     view = torch.randint(0, 256, (1, 3, RESOLUTION, RESOLUTION), generator=generator, dtype=torch.uint8)
-    rows = [measure(name, arguments.rounds, view) for name in arguments.models]
-    print(f"{machine()}, {arguments.threads} threads\n")
-    header = ["model", "parameters (M)", "input", "s per view", "in bfloat16", "to small", "licence", "file"]
-    print(
-        table(
-            header,
-            [
-                [r["model"], f"{r['parameters'] / 1e6:.1f}", r["input"], r["fp32"], r["bf16"], r["ratio"], r["licence"]]
-                + [f"`{r['file']}`"]
-                for r in rows
-            ],
-        )
-    )
+    print(f"{machine()}, {arguments.threads} threads\n", flush=True)
+    rows = []
+    for name in arguments.models:
+        rows.append(measure(name, arguments.rounds, view))
+        print(f"{name}: {rows[-1]['fp32']:.2f} s", flush=True)  # the large ones take minutes
+        gc.collect()
+    print("\n" + table(HEADER, [cells(row) for row in rows]))
     if arguments.json:
         write_json(arguments.json, "midas", rows)
 
