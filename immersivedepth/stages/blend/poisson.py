@@ -22,8 +22,8 @@ class Poisson:
     views. Where everything is seen the answer is exact; with sky or holes it is found by conjugate gradients.
     """
 
-    length: Annotated[float, Range(0.01, 1000)] = 0.2  # radians
-    margin: Annotated[float, Range(0.01, 1)] = 0.5  # of the half width, over which a view fades out
+    length: Annotated[float, Range(0.01, 1000)] = 0.1  # radians
+    margin: Annotated[float, Range(0.01, 1)] = 0.55  # of the half width, over which a view fades out
     tolerance: Annotated[float, Range(0.5)] = 3.0  # in usual disagreements, beyond which a view counts little
     edge_ratio: Annotated[float, Range(1)] = 1.05  # neighbours further apart are two surfaces, never mixed
 
