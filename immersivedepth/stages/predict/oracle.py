@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...checks import InputError, Range
 from ...geometry import pinhole
-from ...scene import Kind, Prediction, Truth, Views
+from ...scene import Kind, Prediction, Views
 
 _BEND_NODES = 4  # knots along one side of the smooth distortion: about the scale on which networks bend rooms
 _EDGE = 1.2  # neighbouring inverse depths this far apart belong to two surfaces
@@ -37,7 +37,7 @@ class Oracle:
             )
         rig, kind = views.rig, Kind(self.kind)
         coarse = pinhole.view_rays(rig.rotation, rig.tan_half_fov, -(-rig.resolution // self.reduce))  # depth one
-        inverse = _enlarge(coarse.norm(dim=-1) / _trace(views.truth, coarse), rig.resolution)
+        inverse = _enlarge(coarse.norm(dim=-1) / views.truth.trace(coarse).distance, rig.resolution)
         sky = inverse == 0
         length = pinhole.view_rays(rig.rotation, rig.tan_half_fov, rig.resolution).norm(dim=-1)
         far = 100 / inverse[~sky].min() if (~sky).any() else inverse.new_tensor(1.0)  # finite everywhere
@@ -75,11 +75,6 @@ class Oracle:
             return a * true
         seen = torch.where(sky, torch.nan, true).flatten(1).nanmedian(dim=1).values.nan_to_num(1.0)
         return a * (true + b * seen[:, None, None])
-
-
-def _trace(truth: Truth, rays: Tensor) -> Tensor:  # [V, h, w, 3] -> [V, h, w]
-    """Distances, inf for the sky: one view at a time, for the memory of many rays."""
-    return torch.stack([truth.trace(view).distance for view in rays])
 
 
 def _enlarge(inverse: Tensor, size: int) -> Tensor:  # [V, h, w] -> [V, size, size]
