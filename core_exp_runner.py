@@ -84,6 +84,7 @@ def main() -> None:
     screen = logging.StreamHandler()
     screen.setLevel(logging.INFO)  # details and tracebacks are for the log file of the run
     logging.basicConfig(format="%(message)s", handlers=[screen])
+    log.setLevel(logging.DEBUG)
     try:
         cfg = preflight(sys.argv[1:])
         if cfg is not None:

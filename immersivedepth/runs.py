@@ -92,7 +92,6 @@ def _facts(run: Run) -> dict[str, Any]:
 
 def _log_to(path: Path) -> None:
     """Everything goes to the log of the run, and to that of no earlier one."""
-    log.setLevel(logging.DEBUG)
     for handler in list(log.handlers):
         if isinstance(handler, logging.FileHandler):
             log.removeHandler(handler)

@@ -225,6 +225,8 @@ def test_multirun_compares_stages(run, tmp_path):
     places = [p for p in (tmp_path / "out" / "default").iterdir() if p.is_dir()]
     chosen = {yaml.safe_load((p / "config.yaml").read_text())["align"]["_target_"] for p in places}
     assert len(places) == len(chosen) == 2
+    # Hydra's own loggers must not silence those of the program.
+    assert all("pixels" in (place / "run.log").read_text() for place in places)
 
 
 def test_presets_run(run):
