@@ -73,7 +73,7 @@ def direct_solver(edges: Edges, mass: Tensor, width: int) -> Callable[[Tensor], 
 
 
 def solve_iterative(
-    right: Tensor, edges: Edges, mass: Tensor, tolerance: float = 1e-8, most: int = 500
+    right: Tensor, edges: Edges, mass: Tensor, tolerance: float = 1e-6, most: int = 500
 ) -> tuple[Tensor, int, float]:
     """The equation with any weights >= 0, by conjugate gradients; returns the map, the turns and what is left.
 
@@ -117,7 +117,7 @@ def integrate(
     length: float,
     weights: Edges | None = None,
     confidence: Tensor | None = None,
-    tolerance: float = 1e-8,
+    tolerance: float = 1e-6,
 ) -> tuple[Tensor, int, float]:
     """The map [H, W] whose gradients fit best and that stays near an anchor beyond `length` radians.
 
@@ -127,19 +127,18 @@ def integrate(
     kind = torch.float32 if anchor.device.type == "mps" else torch.float64
     height, width = anchor.shape
     plain = tuple(k.to(kind) for k in conductance(height, width, anchor.device))
-    anchor = anchor.to(kind)
     area = sphere.solid_angles(height, width, anchor.device).to(kind) / length**2
-    slope = gradient(anchor)
-    if weights is None and confidence is None:
-        edges, mass = (plain[0], plain[1]), area
-    else:
-        one = torch.ones((), dtype=kind, device=anchor.device)
-        given = (one, one) if weights is None else weights
-        edges = (plain[0] * given[0].to(kind) + 0 * slope[0], plain[1] * given[1].to(kind) + 0 * slope[1])
-        mass = (area * (one if confidence is None else confidence.to(kind))).expand_as(anchor)
+    exact = weights is None and confidence is None
+    given = (1.0, 1.0) if weights is None else weights
     # Only what differs from the anchor is solved for, so its level loses no digits.
-    right = divergence(edges[0] * (gradients[0] - slope[0]), edges[1] * (gradients[1] - slope[1]))
-    if weights is None and confidence is None:
-        return anchor + solve_direct(right, edges, mass), 0, 0.0
+    slope = gradient(anchor)
+    off = (gradients[0] - slope[0]) * (plain[0] * given[0]), (gradients[1] - slope[1]) * (plain[1] * given[1])
+    del slope
+    right = divergence(off[0].to(kind), off[1].to(kind))
+    del off
+    if exact:
+        return anchor + solve_direct(right, (plain[0], plain[1]), area).to(anchor), 0, 0.0
+    edges = (plain[0] * given[0]).expand(height, width), (plain[1] * given[1]).expand(height - 1, width)
+    mass = (area * (1.0 if confidence is None else confidence.to(kind))).expand(height, width)
     change, turns, left = solve_iterative(right, edges, mass, tolerance)
-    return anchor + change, turns, left
+    return anchor + change.to(anchor), turns, left

@@ -13,6 +13,8 @@ from ...scene import Aligned, Geometry, Rig
 from . import lookup
 from .robust import Robust
 
+GAP = 64  # columns
+
 
 @dataclass
 class Poisson:
@@ -31,9 +33,11 @@ class Poisson:
         base = Robust(self.margin, self.tolerance, edge_ratio=self.edge_ratio)(aligned, size)
         known = base.mask[0]
         anchor = torch.where(known, base.distance[0], 1.0).log()
-        sums = self._gradients(aligned, anchor, known)
-        across, down = (total / weight.clamp_min(lookup.NOTHING) for total, weight in (sums[:2], sums[2:]))
-        joined = (sums[1] > lookup.NOTHING, sums[3] > lookup.NOTHING)
+        across, across_weight, down, down_weight = self._gradients(aligned, anchor, known)
+        joined = (across_weight > lookup.NOTHING, down_weight > lookup.NOTHING)
+        across /= across_weight.clamp_min_(lookup.NOTHING)
+        down /= down_weight.clamp_min_(lookup.NOTHING)
+        del across_weight, down_weight
         complete = bool(known.all() & joined[0].all() & joined[1].all())
         u, turns, left = poisson.integrate(
             (across, down),
@@ -62,21 +66,27 @@ class Poisson:
                 trust[rows, reading.columns] = reading.trust * fade
 
         for view in range(len(aligned.rig)):
-            value.zero_()
-            trust.zero_()
             lookup.read_bands(_one(aligned, view), (height, width), self.edge_ratio, read)
-            rows = trust.amax(1).nonzero()[:, 0]
+            rows, columns = trust.amax(1).nonzero()[:, 0], trust.amax(0).nonzero()[:, 0]
             if not len(rows):
                 continue
-            top, end = int(rows[0]), int(rows[-1]) + 1
-            u, near = value[top:end], known[top:end]
-            weight = trust[top:end] * near / (1 + (u - anchor[top:end]).square_() / far) ** 2
-            both = torch.minimum(weight, weight.roll(-1, 1))
-            across[top:end] += both * (u.roll(-1, 1) - u)
-            across_weight[top:end] += both
-            both = torch.minimum(weight[1:], weight[:-1])
-            down[top : end - 1] += both * (u[1:] - u[:-1])
-            down_weight[top : end - 1] += both
+            tall = slice(int(rows[0]), int(rows[-1]) + 1)
+            for wide in _stretches(columns.tolist()):
+                u, weight = value[tall, wide], trust[tall, wide]
+                weight *= known[tall, wide] / (1 + (u - anchor[tall, wide]).square_() / far) ** 2
+                both = torch.minimum(weight[:, 1:], weight[:, :-1])
+                inner = slice(wide.start, wide.stop - 1)
+                across[tall, inner] += both * (u[:, 1:] - u[:, :-1])
+                across_weight[tall, inner] += both
+                both = torch.minimum(weight[1:], weight[:-1])
+                upper = slice(tall.start, tall.stop - 1)
+                down[upper, wide] += both * (u[1:] - u[:-1])
+                down_weight[upper, wide] += both
+            both = torch.minimum(trust[tall, 0], trust[tall, -1])  # the edge that closes the seam
+            across[tall, -1] += both * (value[tall, 0] - value[tall, -1])
+            across_weight[tall, -1] += both
+            for wide in _stretches(columns.tolist()):
+                trust[tall, wide] = 0
         return across, across_weight, down, down_weight
 
 
@@ -84,3 +94,13 @@ def _one(aligned: Aligned, view: int) -> Aligned:
     at = slice(view, view + 1)
     rig = Rig(aligned.rig.rotation[at], aligned.rig.tan_half_fov[at], aligned.rig.resolution)
     return Aligned(aligned.distance[at], rig, aligned.weight[at])
+
+
+def _stretches(columns: list[int]) -> list[slice]:
+    """Runs of columns, joined where the gap is small: a view meets a panorama in one stretch, or two at the seam."""
+    runs = [[columns[0], columns[0] + 1]]
+    for column in columns[1:]:
+        if column - runs[-1][1] > GAP:
+            runs.append([column, column + 1])
+        runs[-1][1] = column + 1
+    return [slice(start, stop) for start, stop in runs]
