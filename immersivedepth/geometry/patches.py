@@ -15,6 +15,7 @@ _TURN = math.radians(35)  # a clear difference between normals within a patch
 _CLEAN = 2e-3  # noise of log distance, below which nothing is smoothed
 _WINDOW = 3.0  # pixels, standard deviation of the smoother
 _EDGE = 4.0  # standard deviations of the noise that the smoother takes for a step
+_MERGERS = 8  # rounds at most
 _PULL = 1e-5  # towards a sphere about the camera, so that thin pieces do not tilt at will
 
 
@@ -85,6 +86,54 @@ def folds(labels: Tensor, planes: Tensor) -> Folds:
     turn = (normal[first] * normal[second]).sum(-1).clamp(-1, 1).acos()
     bulge = ((normal[first] - normal[second]) * (centre[first] - centre[second])).sum(-1) > 0
     return Folds(first, second, border, gap, turn, bulge)
+
+
+def flat_regions(labels: Tensor, distance: Tensor, max_gap: float, max_angle: float) -> Tensor:  # [1, H, W], int32
+    """Pieces that continue each other joined, with better planes every time, until nothing changes."""
+    for _ in range(_MERGERS):
+        meet = folds(labels, fit_planes(labels, distance))
+        cost = meet.gap / max_gap + meet.turn / max_angle
+        count = int(labels.max())
+        labels = merged(labels, meet, cost)
+        if int(labels.max()) == count:
+            break
+    return _join_slivers(labels, distance, max_angle)
+
+
+def _join_slivers(labels: Tensor, distance: Tensor, max_angle: float) -> Tensor:
+    """Narrow regions, whose own planes mean little, go to the larger neighbour whose plane runs through them."""
+    planes, own = fit_planes(labels, distance), labels.reshape(-1).long()
+    first, second, _, _, _ = segments.borders(labels)
+    count = len(planes)
+    area = sums(own, _area(labels), count)
+    small, large = torch.where(area[first] < area[second], torch.stack([first, second]), torch.stack([second, first]))
+    # Mean square of 1 - distance * (m . ray) over a region for the plane of another, from sums over the region alone.
+    scaled = sphere.erp_rays(*labels.shape[-2:]).reshape(-1, 3) * distance.reshape(-1, 1)
+    mean = sums(own, scaled * _area(labels)[:, None], count) / area.clamp_min(1e-12)[:, None]
+    spread = (scaled[:, :, None] * scaled[:, None]).reshape(-1, 9) * _area(labels)[:, None]
+    square = (sums(own, spread, count) / area.clamp_min(1e-12)[:, None]).reshape(-1, 3, 3)
+    plane = planes[large]
+    misfit = 1 - 2 * (plane * mean[small]).sum(-1) + torch.einsum("pi,pij,pj->p", plane, square[small], plane)
+    # A plane turned by the angle would be off by about this much over a region of that size.
+    allowed = math.tan(max_angle) * (area[small] / math.pi).sqrt()
+    off = misfit.clamp_min(0).sqrt() / allowed.clamp_min(1e-9)
+    target, best = torch.arange(count), torch.ones(count)
+    for i, j, value in zip(small.tolist(), large.tolist(), off.tolist(), strict=True):
+        if value < best[i]:
+            best[i], target[i] = value, j
+    for _ in range(count):  # always towards larger regions, so chains end
+        if torch.equal(target[target], target):
+            break
+        target = target[target]
+    return segments.renumber(target[labels.long()].int())
+
+
+def merged(labels: Tensor, meet: Folds, cost: Tensor) -> Tensor:  # [1, H, W], [P] -> [1, H, W], int32
+    """Regions joined while the mean cost along a common border is below one."""
+    number = segments.merge(
+        int(labels.max()), meet.first.tolist(), meet.second.tolist(), cost.tolist(), meet.border.tolist(), 1.0
+    )
+    return torch.from_numpy(number)[labels.long()].int()
 
 
 def sums(which: Tensor, values: Tensor, count: int) -> Tensor:  # [M], [M, ...] -> [count, ...]

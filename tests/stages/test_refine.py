@@ -295,7 +295,7 @@ def test_a_turned_panorama_gives_the_turned_result(stage, room, picture):
         assert difference.max() < 2e-3  # iterative solves stop at a tolerance
     back = rotate(found.normal.roll(-shift, -1), 2 * math.pi * shift / (2 * H))
     angle = degrees_between(back, expected.normal.permute(1, 2, 0))
-    assert angle.mean() < (0.5 if isinstance(stage, Planes) else 0.05)
+    assert angle.mean() < (1.0 if isinstance(stage, Planes) else 0.05)
 
 
 def rotate(normal, angle):  # [3, H, W]

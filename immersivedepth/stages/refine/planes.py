@@ -12,7 +12,6 @@ from ...geometry import patches, robust, segments, sphere
 from ...scene import Geometry, Panorama
 
 _PIECES = 2500  # from which the planes are put together
-_MERGERS = 8
 _ROUNDS = 5  # of the robust fit
 _FLAT_SHARE = 0.6  # of a region has to lie on its plane
 _BORDER = 2  # pixels of the work size over which a pixel may change to the plane next door
@@ -61,16 +60,7 @@ class Planes:
         rows = min(self.rows, distance.shape[-2])
         small = sphere.resize_erp(distance, rows, 2 * rows, "nearest")
         labels, smooth = patches.patches(small, small.new_zeros(3, rows, 2 * rows), _PIECES, 0.0)
-        for _ in range(_MERGERS):  # larger pieces know their planes better
-            folds = patches.folds(labels, patches.fit_planes(labels, smooth))
-            cost = folds.gap / self.max_gap + folds.turn / math.radians(self.max_angle)
-            count = int(labels.max())
-            number = segments.merge(
-                count, folds.first.tolist(), folds.second.tolist(), cost.tolist(), folds.border.tolist(), 1.0
-            )
-            labels = torch.from_numpy(number)[labels.long()].int()
-            if int(labels.max()) == count:
-                break
+        labels = patches.flat_regions(labels, smooth, self.max_gap, math.radians(self.max_angle))
         area = sphere.solid_angles(rows, 2 * rows).expand(rows, 2 * rows).reshape(-1) / (4 * math.pi)
         share = patches.sums(labels.reshape(-1).long(), area, int(labels.max()) + 1)
         return segments.renumber(torch.where(share[labels.long()] >= self.min_area, labels, 0))

@@ -57,6 +57,7 @@ class ConvexParts:
 
     def _join(self, labels: Tensor, distance: Tensor, colour: Tensor) -> Tensor:
         """Patches to things."""
+        labels = patches.flat_regions(labels, distance, self.max_gap / 2, _FLAT)
         folds = patches.folds(labels, patches.fit_planes(labels, distance))
         area = sphere.solid_angles(*labels.shape[-2:]).expand(labels.shape[-2:]).reshape(-1)
         count, own = int(labels.max()), labels.reshape(-1).long()
@@ -65,10 +66,7 @@ class ConvexParts:
         turn = (folds.turn - _FLAT).clamp_min(0) * torch.where(folds.bulge, _CONVEX_COST, 1.0)
         cost = folds.gap / self.max_gap + turn / math.radians(self.max_angle)
         cost = cost + self.colour * (tint[folds.first] - tint[folds.second]).norm(dim=-1)
-        number = segments.merge(
-            count, folds.first.tolist(), folds.second.tolist(), cost.tolist(), folds.border.tolist(), 1.0
-        )
-        return torch.from_numpy(number)[labels.long()].int()
+        return patches.merged(labels, folds, cost)
 
 
 def lab(image: Tensor) -> Tensor:  # [3, H, W] -> [3, H, W]

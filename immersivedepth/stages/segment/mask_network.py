@@ -20,6 +20,7 @@ from ..project import Icosahedron
 from .valid_geometry import ValidGeometry
 
 _SAME = 0.3  # overlap (IoU, where both views look) from which on two views show one thing
+_ROWS = 128  # of the sphere on which detections are compared
 _MOST_CLASSES = 254  # what the written form can tell apart
 
 
@@ -162,58 +163,55 @@ def _finish(
 
 def join(detections: Iterable[Detection], rig: Rig, size: tuple[int, int], names: dict[int, str]) -> Instances:
     """Detections of the same class that cover the same part of the sphere are one thing; the surer ones lie on top."""
-    height, width = size
-    found, covered, in_sight = _on_sphere(detections, rig, size)
-    group = _same_things(found, covered, in_sight, sphere.solid_angles(height, width).expand(height, width).reshape(-1))
+    found = [one for one in detections if one.kind <= _MOST_CLASSES and one.mask.any()]
+    group = _same_things(found, rig)
     best: dict[int, Detection] = {}
     for one, g in zip(found, group, strict=True):
         if g not in best or one.score > best[g].score:
             best[g] = one
-    labels = torch.zeros(height * width, dtype=torch.int32)
-    for g in sorted(best, key=lambda g: best[g].score):
-        for mask, own in zip(covered, group, strict=True):
-            if own == g:
-                labels[mask] = g + 1
+    labels = torch.zeros(size, dtype=torch.int32)
+    surest = torch.full(size, -1.0)
+    for view in sorted({one.view for one in found}):
+        inside, index = _sight(rig, view, size)
+        for one, g in zip(found, group, strict=True):
+            if one.view == view:
+                mask = inside & one.mask.reshape(-1)[index] & (surest < best[g].score)
+                labels[mask], surest[mask] = g + 1, best[g].score
     visible = segments.renumber(labels)
     things = [best[int(labels[visible == number][0]) - 1] for number in range(1, int(visible.max()) + 1)]
     kinds = tuple(thing.kind for thing in things)
     return Instances(
-        visible.reshape(1, height, width).to(rig.rotation.device),
+        visible[None].to(rig.rotation.device),
         kinds,
         {kind: names.get(kind, str(kind)) for kind in sorted(set(kinds))},
         tuple(round(thing.score, 4) for thing in things),
     )
 
 
-def _on_sphere(
-    detections: Iterable[Detection], rig: Rig, size: tuple[int, int]
-) -> tuple[list[Detection], list[Tensor], dict[int, Tensor]]:
-    """Detections that cover any pixel of the panorama, which pixels these are, and which each view has in sight."""
+def _sight(rig: Rig, view: int, size: tuple[int, int]) -> tuple[Tensor, Tensor]:  # [H, W], [H, W]
+    """Which pixels of a panorama a view sees, and at which of its own."""
     rays = sphere.erp_rays(*size, rig.rotation.device)
-    seen: dict[int, tuple[Tensor, Tensor]] = {}
-    found, covered = [], []
-    for one in detections:
-        if one.view not in seen:
-            xy, inside = pinhole.project_rays(rays, rig.rotation[one.view], float(rig.tan_half_fov[one.view]))
-            at = ((xy + 1) / 2 * rig.resolution).long().clamp(0, rig.resolution - 1)
-            seen[one.view] = inside.reshape(-1).cpu(), (at[..., 1] * rig.resolution + at[..., 0]).reshape(-1).cpu()
-        inside, index = seen[one.view]
-        mask = inside & one.mask.reshape(-1)[index]
-        if mask.any() and one.kind <= _MOST_CLASSES:
-            found.append(one)
-            covered.append(mask)
-    return found, covered, {view: inside for view, (inside, _) in seen.items()}
+    xy, inside = pinhole.project_rays(rays, rig.rotation[view], float(rig.tan_half_fov[view]))
+    at = ((xy + 1) / 2 * rig.resolution).long().clamp(0, rig.resolution - 1)
+    return inside.cpu(), (at[..., 1] * rig.resolution + at[..., 0]).cpu()
 
 
-def _same_things(found: list[Detection], covered: list[Tensor], in_sight: dict[int, Tensor], area: Tensor) -> list[int]:
+def _same_things(found: list[Detection], rig: Rig) -> list[int]:
     """A number for each detection, the same for those that show one thing."""
+    size = (_ROWS, 2 * _ROWS)
+    area = sphere.solid_angles(*size).expand(size)
+    sight = {view: _sight(rig, view, size) for view in {one.view for one in found}}
+    covered = [sight[one.view][0] & one.mask.reshape(-1)[sight[one.view][1]] for one in found]
     group = list(range(len(found)))
     for i, a in enumerate(found):
         for j, b in enumerate(found[:i]):
             if a.kind != b.kind or a.view == b.view:
                 continue
-            union = area[(covered[i] | covered[j]) & in_sight[a.view] & in_sight[b.view]].sum()
-            if area[covered[i] & covered[j]].sum() > _SAME * union:
+            common = covered[i] & covered[j]
+            if not common.any():
+                continue
+            union = area[(covered[i] | covered[j]) & sight[a.view][0] & sight[b.view][0]].sum()
+            if area[common].sum() > _SAME * union:
                 old, new = group[i], group[j]
                 group = [new if g == old else g for g in group]
     return group
