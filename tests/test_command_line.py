@@ -1,6 +1,7 @@
 """The command line: what comes out, where, with which exit code, and how fast a mistake is answered."""
 
 import json
+import logging
 import os
 import resource
 import subprocess
@@ -34,7 +35,12 @@ def run(monkeypatch, capsys, tmp_path):
         out = capsys.readouterr()
         return code, out.out, out.err
 
-    return call
+    log = logging.getLogger("immersivedepth")
+    level, root = log.level, list(logging.root.handlers)
+    yield call
+    log.setLevel(level)
+    log.handlers.clear()
+    logging.root.handlers[:] = root
 
 
 def files(folder):
