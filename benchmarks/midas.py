@@ -1,10 +1,10 @@
-"""Seconds per view of every network of `midas`, with its size and what its licence allows: the table of the README.
+"""CPU seconds per view of every network of `midas`, with its size and what its licence allows: the table of the README.
 
-    python -m benchmarks.midas --models midas_tiny dpt_levit_224 --threads 2
+    python -m benchmarks.midas --models midas_tiny dpt_levit_224 --threads 1
 
 Every network looks at one square view of 512 pixels, from its bytes to a map of its size, as the predictors run it.
-One network at a time is in memory; each is timed in turn with midas_v21_small_256, so that the ratio holds on a busy
-machine too. Weights are drawn, for speed does not depend on them.
+One network at a time is in memory; each is timed in turn with midas_v21_small_256. Seconds are those of all threads
+together, which hold on a busy machine too; on one thread they are what a person waits. Weights are drawn, for speed does not depend on them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from midas.network import Network
 
 RESOLUTION = 512  # pixels along a side of a view
 REFERENCE = "midas_v21_small_256"
-HEADER = ["model", "parameters (M)", "input", "s per view", "in bfloat16", "to small", "licence", "file"]
+HEADER = ["model", "parameters (M)", "input", "CPU s per view", "in bfloat16", "to small", "licence", "file"]
 
 
 def looking(net: Network, precision: str, view: Tensor) -> Callable[[], Tensor]:
@@ -55,9 +55,9 @@ def measure(name: str, rounds: int, view: Tensor) -> dict[str, Any]:
         "model": name,
         "parameters": sum(p.numel() for p in net.parameters()),
         "input": f"{height}x{width}",
-        "fp32": taken["fp32"].wall,
-        "bf16": taken["bf16"].wall,
-        "ratio": taken["fp32"].wall / taken["reference"].wall,
+        "fp32": taken["fp32"].cpu,
+        "bf16": taken["bf16"].cpu,
+        "ratio": taken["fp32"].cpu / taken["reference"].cpu,
         "licence": licence,
         "file": file,
     }
@@ -92,7 +92,10 @@ def main() -> None:
     rows = []
     for name in arguments.models:
         rows.append(measure(name, arguments.rounds, view))
-        print(f"{name}: {rows[-1]['fp32']:.2f} s", flush=True)  # the large ones take minutes
+        print(
+            f"{name}: {rows[-1]['fp32']:.2f} s, in bfloat16 {rows[-1]['bf16']:.2f} s, {rows[-1]['ratio']:.1f}",
+            flush=True,
+        )  # the large ones take minutes
         gc.collect()
     print("\n" + table(HEADER, [cells(row) for row in rows]))
     if arguments.json:
