@@ -18,7 +18,7 @@ class GridAffine:
     """
 
     degree: Annotated[int, Range(4, 12)] = 7  # of the polynomial
-    samples: Annotated[int, Range(100)] = 12000  # directions, shared by the views
+    samples: Annotated[int, Range(100)] = 4000  # directions, shared by the views
     robustness: Annotated[float, Range(0.5)] = 3.0  # residuals beyond so many standard deviations count little
     anchors: Anchors = field(default_factory=Anchors)
 
@@ -26,7 +26,7 @@ class GridAffine:
         """Solve for scale and shift, then for all together, and bring every map to the common scale."""
         maps = standardise(prediction)
         overlap = find_overlap(prediction.rig, self.samples)
-        stiff = solve(Equations(maps, overlap, prediction.confidence, degree=0), robustness=self.robustness, turns=14)
+        stiff = solve(Equations(maps, overlap, prediction.confidence, degree=0), robustness=self.robustness, turns=10)
         equations = Equations(maps, overlap, prediction.confidence, self.degree)
         solution = solve(equations, stiff, self.robustness, turns=7)
         return to_aligned(prediction, maps, equations, solution, self.anchors, "grid_affine")

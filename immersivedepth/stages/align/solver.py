@@ -17,6 +17,8 @@ from ...geometry.cached import cached, rig_key, rig_of
 from ...scene import Kind, Prediction, Rig
 
 OVERLAP_BYTES = 64 << 20  # most that remembered overlaps may hold
+FEW = 4  # columns up to which one large sum is quicker than a product for each pair of views
+EVIDENCE_TURNS = 5  # after which the variances of the bending stay
 HELD_TURNS = 2  # at the start of a solve with bending
 STATISTICS_SIDE = 256  # pixels along a side, of which the median and spread of a map are taken
 NOISE_FLOOR = 1e-4  # of log distance; below it the numbers of a map are not to be believed
@@ -200,10 +202,17 @@ class Equations:
             matrix[v, :, v] = block.T @ weighted[start:stop]
             right[v] = -(block.T @ pull[start:stop])
         left, other = jacobian[o.first] * weight[:, None], jacobian[o.second]
-        for i, j, start, stop in o.groups:
-            cross = left[start:stop].T @ other[start:stop]
-            matrix[i, :, j] -= cross
-            matrix[j, :, i] -= cross.T
+        if count <= FEW:
+            cross = (left[:, :, None] * other[:, None]).reshape(-1, count * count)
+            blocks = jacobian.new_zeros(self.views**2, count * count)
+            blocks.index_add_(0, o.view[o.first] * self.views + o.view[o.second], cross)
+            blocks = blocks.reshape(self.views, self.views, count, count).transpose(1, 2)
+            matrix -= blocks + blocks.permute(2, 3, 0, 1)
+        else:
+            for i, j, start, stop in o.groups:
+                product = left[start:stop].T @ other[start:stop]
+                matrix[i, :, j] -= product
+                matrix[j, :, i] -= product.T
         size = self.views * count
         return matrix.reshape(size, size), right.reshape(size)
 
@@ -274,7 +283,7 @@ def solve(equations: Equations, start: Solution | None = None, robustness: float
         factor = torch.linalg.cholesky(matrix)
         step = _bounded_step(matrix, factor, right, x, maps.free)
         x = x + step
-        if degree:
+        if degree and turn < EVIDENCE_TURNS:
             covariance = torch.cholesky_inverse(factor).diagonal().reshape(x.shape)[:, 2:]
             known = (1 - covariance * prior[:, 2:]).sum()
             variance = _evidence(x[:, 2:], covariance, prior[:, 2:], order, degree, exact=turn < HELD_TURNS)
