@@ -312,3 +312,12 @@ def test_legendre_fields_have_mean_zero_and_mean_square_one():
     one[0, 7] = math.pi
     picture = fields.raster(one, 5, 400)[0]
     torch.testing.assert_close(picture.reshape(-1), math.pi * values[:, 7], rtol=1e-12, atol=1e-12)
+
+
+def test_half_precision_maps_are_worked_on_in_single():
+    prediction = _disparities(_rig())
+    half = replace(prediction, values=prediction.values.half(), confidence=torch.ones_like(prediction.values).half())
+    for align in (GlobalAffine(), GridAffine()):
+        aligned = align(half)
+        assert aligned.distance.dtype == torch.float32
+        assert _error(aligned).mean() < 2e-3  # half precision has three digits, and shifts magnify

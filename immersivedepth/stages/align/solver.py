@@ -45,7 +45,8 @@ class Maps:
 
 def standardise(prediction: Prediction) -> Maps:
     """Bring every map to median 0 and unit spread, so that any scale or shift of the input changes nothing."""
-    values, valid = prediction.values[:, 0], prediction.values[:, 0].isfinite()
+    values = prediction.values[:, 0].float()  # half precision has too few digits for logarithms
+    valid = values.isfinite()
     if prediction.sky is not None:
         valid = valid & ~prediction.sky[:, 0]
     if prediction.confidence is not None:
