@@ -28,7 +28,7 @@ test: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2
 
 slow: .venv/installed-dev
-	$(BIN)/python -m pytest -m 'slow and not gpu'
+	$(BIN)/python -m pytest -n 2 -m 'slow and not gpu'
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

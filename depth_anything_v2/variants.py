@@ -44,4 +44,3 @@ def recognise(state: Mapping[str, Tensor]) -> str | None:
     blocks = [int(m[1]) for m in (re.match(r"pretrained\.blocks\.(\d+)\.", key) for key in state) if m]
     found = (cls_token.shape[-1], max(blocks, default=-1) + 1)
     return next((name for name, encoder in ENCODERS.items() if (encoder.width, encoder.depth) == found), None)
-
