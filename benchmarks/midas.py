@@ -4,8 +4,8 @@
 
 Every network looks at one square view of 512 pixels, from its bytes to a map of its size, as the predictors run it.
 One network at a time is in memory; each is timed in turn with midas_v21_small_256. Seconds are those of all threads
-together, which hold on a busy machine too; on one thread they are what a person waits. Weights are drawn, for speed
-does not depend on them.
+together, which a busy machine does not stretch; on one thread they are what a person waits. Weights are drawn, for
+speed does not depend on them.
 """
 
 from __future__ import annotations
