@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ...checks import ConfigError, Range
-from ...geometry import affine, filters, pinhole, sphere
+from ...geometry import affine, filters, pinhole, robust, sphere
 from ...scene import Aligned, Geometry, Kind, Panorama, Prediction
 from ..protocols import Blend, Predict, Project
 
 _SAMPLES = 96  # a view is fitted on a grid of so many pixels a side
+_CALM, _LEAST = 3.0, 0.01  # standard deviations of the usual difference of log distance, and its least
 _FEWEST = 32  # pixels known to both; a view with fewer is left out
 
 
@@ -53,7 +54,10 @@ class Detail:
         second = blend(aligned, (geometry.distance.shape[-2], geometry.distance.shape[-1])).distance
         known = (first > 0) & second.isfinite() & (second > 0)
         near, fine = (torch.where(known, x, 1.0).log() for x in (first, second))
-        drift = filters.known_blur(near - fine, known, math.radians(self.width) / 2)
+        # At edges the two differ because one of them is sharper; that must not leak into what lies around.
+        apart = torch.where(known, near - fine, 0.0)
+        calm = known & (apart.abs() <= _CALM * robust.spread(apart[known]).clamp_min(_LEAST))
+        drift = filters.known_blur(apart, calm, math.radians(self.width) / 2)
         distance = torch.where(known, (fine + drift).exp(), geometry.distance)
         moved = float((distance[known] / geometry.distance[known]).log().abs().median()) if known.any() else 0.0
         report = {"views": len(rig), "used": round(float(known.float().mean()), 4), "median_change": round(moved, 6)}
