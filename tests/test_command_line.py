@@ -39,7 +39,9 @@ def run(monkeypatch, capsys, tmp_path):
     level, root = log.level, list(logging.root.handlers)
     yield call
     log.setLevel(level)
-    log.handlers.clear()
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+        handler.close()
     logging.root.handlers[:] = root
 
 
