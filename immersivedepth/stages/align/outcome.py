@@ -1,8 +1,10 @@
 """From solved unknowns to distances, trust and a report."""
 
+import math
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...geometry import fields, robust
 from ...scene import Aligned, Prediction
@@ -21,7 +23,7 @@ def to_aligned(
     The gauge without metres: the geometric mean over views of the distance that the median pixel of a view would
     have on the view's axis is one.
     """
-    rig, resolution = prediction.rig, prediction.rig.resolution
+    rig = prediction.rig
     metric = bool(maps.is_metric.any())
     if metric:
         votes = (maps.known_scale - solution.scale)[maps.is_metric]
@@ -29,31 +31,39 @@ def to_aligned(
     else:
         gauge = -solution.scale.mean()
     scale = solution.scale + gauge
-    device = prediction.values.device
-    tau = (solution.shift * maps.bound).float().to(device)[:, None, None]
-    p = 1 + tau * maps.value
-    known = maps.valid
-    p = p.clamp_min(NEAREST_TO_NOTHING)
-    free = maps.free.to(device)[:, None, None]
-    sure = torch.where(free, p.square() / (p.square() + FAR**2), torch.ones_like(p))
-    log_factor = scale.float().to(device)[:, None, None]
-    if equations.degree:
-        log_factor = log_factor + fields.raster(solution.field.float().to(device), equations.degree, resolution)
-    disparity = (maps.sign > 0).to(device)[:, None, None]
-    distance = log_factor.exp() / (torch.where(disparity, p, 1 / p) * cosines(rig)[:, 0])
-    weight = border_fade(rig)[:, 0] * known * sure
-    if prediction.confidence is not None:
-        weight = weight * prediction.confidence[:, 0]
+    distance, weight = _distances(prediction, maps, equations.degree, scale, solution)
     log_metres = anchors.log_factor(distance, weight, rig)
     if log_metres is not None:
-        distance, metric = distance * float(torch.tensor(log_metres).exp()), True
-    distance = torch.where(known, distance, torch.ones_like(distance))
+        distance, metric = distance * math.exp(log_metres), True
     if prediction.sky is not None:
         sky = prediction.sky[:, 0]
         distance = distance.masked_fill(sky, torch.inf)
         weight = torch.where(sky, border_fade(rig)[:, 0], weight)
     report = _report(prediction, maps, equations, solution, name)
     return Aligned(distance[:, None], rig, weight[:, None], metric, prediction.normal, report)
+
+
+def _distances(
+    prediction: Prediction, maps: Maps, degree: int, scale: Tensor, solution: Solution
+) -> tuple[Tensor, Tensor]:  # [V, h, w] each
+    """Distances and their trust, view by view, so that little is held at once; where nothing is known, 1 and 0."""
+    rig, device = prediction.rig, prediction.values.device
+    distance, weight = torch.empty_like(maps.value), torch.empty_like(maps.value)
+    cosine, fade = cosines(rig)[:, 0], border_fade(rig)[:, 0]
+    bend = solution.field.float().to(device)
+    tau = (solution.shift * maps.bound).tolist()
+    for v, level in enumerate(scale.tolist()):
+        p = (1 + tau[v] * maps.value[v]).clamp_min_(NEAREST_TO_NOTHING)
+        torch.mul(fade[v], maps.valid[v], out=weight[v])
+        if maps.free[v]:
+            weight[v] *= p.square() / (p.square() + FAR**2)
+        if prediction.confidence is not None:
+            weight[v] *= prediction.confidence[v, 0]
+        away = fields.raster(bend[v : v + 1], degree, rig.resolution)[0].exp_() if degree else torch.ones_like(p)
+        away = away * math.exp(level) / cosine[v]
+        away = away / p if maps.sign[v] > 0 else away * p
+        distance[v] = torch.where(maps.valid[v], away, 1.0)
+    return distance, weight
 
 
 def _report(prediction: Prediction, maps: Maps, equations: Equations, solution: Solution, name: str) -> dict[str, Any]:
