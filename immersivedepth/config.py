@@ -30,6 +30,7 @@ TRUSTED = (
     "immersivedepth.data.",
     "immersivedepth.nets.",
     "immersivedepth.training.",
+    "immersivedepth.systems.",
     "immersivedepth.losses.",
     "immersivedepth.metrics.",
     "immersivedepth.weights.",

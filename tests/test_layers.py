@@ -16,7 +16,9 @@ LAYERS = [
     {"metrics"},
     {"nets", "data"},
     {"stages"},
-    {"pipeline", "training", "runs", "command_line"},
+    {"pipeline", "runs", "command_line"},
+    {"training"},
+    {"systems"},
     {"batch"},
     {"app"},
 ]

@@ -1,9 +1,9 @@
-"""How wrong a result is."""
+"""How wrong the geometry of a panorama is."""
 
 from __future__ import annotations
 
-from .geometry import sphere
-from .scene import Geometry, Truth
+from ..geometry import sphere
+from ..scene import Geometry, Truth
 
 
 def abs_rel(geometry: Geometry, truth: Truth, rows: int = 256) -> float:

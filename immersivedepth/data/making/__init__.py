@@ -1,0 +1,1 @@
+"""Miniature data sets in the real layouts, rendered from synthetic worlds."""

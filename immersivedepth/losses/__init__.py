@@ -1,0 +1,1 @@
+"""Losses: pure functions (prediction, target, valid) -> scalar, one file per subject."""

@@ -1,0 +1,1 @@
+"""Trainable networks: plain modules that know neither configs nor files."""

@@ -1,0 +1,1 @@
+"""The depth systems that are trained, one file each: its network, data, losses, metrics and way to predict."""
