@@ -55,7 +55,57 @@ def weights(config: dict[str, Any], job: str) -> None:
         print(table(settings))
 
 
-MODES: dict[str, Callable[[dict[str, Any], str], None]] = {"depth": depth, "weights": weights}
+def trained(mode: str) -> Callable[[dict[str, Any], str], None]:
+    """mode=train, evaluate and lr_range: a system and its data in the training loop."""
+
+    def do(config: dict[str, Any], job: str) -> None:
+        from immersivedepth.runs import RunFolder
+        from immersivedepth.training import modes
+
+        call = {"train": modes.train, "evaluate": modes.evaluate, "lr_range": modes.rates}[mode]
+        result = call(config, lambda: RunFolder.open(configs.run_of(config), config, job))
+        if result.main:
+            for path in result.files:
+                print(path)
+            for name, value in (result.figures or {}).items():
+                print(f"{name} = {value:.6g}")
+
+    return do
+
+
+def predict(config: dict[str, Any], job: str) -> None:
+    """A trained system on a user's own inputs; a bad one does not stop the others."""
+    from immersivedepth.runs import RunFolder
+    from immersivedepth.training import modes
+
+    result, outcomes = modes.predict(config, lambda: RunFolder.open(configs.run_of(config), config, job))
+    bad = [outcome.error for outcome in outcomes if outcome.error]
+    for path in result.files:
+        print(path)
+    if len(outcomes) > 1:
+        print(f"{len(outcomes) - len(bad)} of {len(outcomes)} inputs done, in {result.folder}")
+        for error in bad:
+            print(f"failed: {error}")
+    if bad:
+        several = f"{len(bad)} of {len(outcomes)} inputs could not be used; the first: " if len(outcomes) > 1 else ""
+        raise InputError(f"{several}{bad[0]}")
+
+
+def make_data(config: dict[str, Any], job: str) -> None:
+    """A miniature data set in a real layout, out of synthetic worlds."""
+    for path in configs.build(config["data"], "data")():
+        print(path)
+
+
+MODES: dict[str, Callable[[dict[str, Any], str], None]] = {
+    "depth": depth,
+    "weights": weights,
+    "train": trained("train"),
+    "evaluate": trained("evaluate"),
+    "lr_range": trained("lr_range"),
+    "predict": predict,
+    "make_data": make_data,
+}
 
 
 def run(cfg: DictConfig, job: str = "") -> None:

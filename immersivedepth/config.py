@@ -80,6 +80,10 @@ class Run:
     refine: dict[str, Any] = field(default_factory=dict)
     segment: Any = None
     export: dict[str, Any] = field(default_factory=dict)
+    system: Any = None
+    trainer: Any = None
+    lr_range: Any = None
+    data: Any = None
 
     def __post_init__(self) -> None:
         if not self.exp_name or self.exp_name.startswith((".", "-")) or set(self.exp_name) & set('/\\:*?"<>|\0'):

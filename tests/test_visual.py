@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from immersivedepth.visual import colours, embedding, grids, lettering
+from immersivedepth.visual import colours, curves, embedding, grids, lettering
 
 
 def test_near_is_red_far_is_blue_unknown_black_and_sky_white():
@@ -113,3 +113,21 @@ def test_embedded_pictures_come_back():
     found = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
     assert (found == picture).all()
     assert embedding.data_url(picture, "jpeg").startswith("data:image/jpeg;base64,")
+
+
+def test_a_chart_draws_its_curve_where_its_values_are():
+    x = [1.0, 10.0, 100.0]
+    picture = curves.chart([curves.Curve("a", x, [0.0, 1.0, 0.5])], log_x=True, size=(400, 300))
+    assert picture.shape == (300, 400, 3)
+    ink = (picture == colours.instance_colour(1)).all(-1)
+    ink[:120, 200:] = False  # the legend
+    rows, columns = np.nonzero(ink)
+    lowest = columns[rows.argmax()]
+    assert lowest == columns.min()  # the first value is the least
+    assert (picture == picture[0, 0]).mean() > 0.8
+
+
+def test_a_chart_leaves_out_what_has_no_place():
+    picture = curves.chart([curves.Curve("a", [0, 1, 2], [float("nan"), float("inf"), 1.0])], title="t", log_y=True)
+    assert picture.std() > 0
+    assert curves.chart([]).shape == (400, 640, 3)

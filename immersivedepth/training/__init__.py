@@ -1,1 +1,7 @@
 """One training loop for every system."""
+
+from .loop import Fitted
+from .system import Predicted, Share, Split, System
+from .trainer import Trainer
+
+__all__ = ["Fitted", "Predicted", "Share", "Split", "System", "Trainer"]
