@@ -122,8 +122,7 @@ def test_a_chart_draws_its_curve_where_its_values_are():
     ink = (picture == colours.instance_colour(1)).all(-1)
     ink[:120, 200:] = False  # the legend
     rows, columns = np.nonzero(ink)
-    lowest = columns[rows.argmax()]
-    assert lowest == columns.min()  # the first value is the least
+    assert columns[rows.argmax()] - columns.min() < 4  # the first value is the least, up to the width of the line
     assert (picture == picture[0, 0]).mean() > 0.8
 
 
