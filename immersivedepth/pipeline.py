@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .checks import ConfigError
 from .config import build
 from .scene import Geometry, Panorama
 from .stages import protocols as stage
+
+Stages = TypeVar("Stages", "Pipeline", "Finish")
 
 
 @dataclass
@@ -43,7 +45,27 @@ class Pipeline:
         views = self.project(seen)
         predictions = {name: predict(views) for name, predict in self.predict.items()}
         aligned = self.align(self.fuse(predictions))
-        geometry = replace(self.blend(aligned, panorama.size), aligned=aligned)
+        return self.finish(replace(self.blend(aligned, panorama.size), aligned=aligned), panorama)
+
+    @property
+    def finish(self) -> Finish:
+        """The stages that any geometry goes through, wherever it comes from."""
+        return Finish(self.refine, self.segment, self.export)
+
+    def save(self, geometry: Geometry, panorama: Panorama, folder: Path) -> list[Path]:
+        """Write every chosen product into a folder and name the files."""
+        return self.finish.save(geometry, panorama, folder)
+
+
+@dataclass
+class Finish:
+    """What follows once there is a geometry: from views, from a stereo pair, from anything."""
+
+    refine: dict[str, stage.Refine]
+    segment: stage.Segment
+    export: dict[str, stage.Export]
+
+    def __call__(self, geometry: Geometry, panorama: Panorama) -> Geometry:
         for refine in self.refine.values():
             geometry = refine(geometry, panorama)
         return self.segment(geometry, panorama)
@@ -55,8 +77,17 @@ class Pipeline:
 
 def assemble(config: dict[str, Any]) -> Pipeline:
     """Build the stages of a checked config."""
-    for field in fields(Pipeline):
+    return _assembled(config, Pipeline)
+
+
+def assemble_finish(config: dict[str, Any]) -> Finish:
+    """Build the stages that follow a geometry which came from elsewhere."""
+    return _assembled(config, Finish)
+
+
+def _assembled(config: dict[str, Any], stages: type[Stages]) -> Stages:
+    for field in fields(stages):
         node, several = config.get(field.name), field.type.startswith("dict")
         if not isinstance(node, dict) or ("_target_" in node) is several:
             raise ConfigError(f"{field.name}: expected {'a list of options' if several else 'one option'} of its group")
-    return Pipeline(**{field.name: build(config[field.name], field.name) for field in fields(Pipeline)})
+    return stages(**{field.name: build(config[field.name], field.name) for field in fields(stages)})

@@ -23,7 +23,7 @@ from .checkpoints import Position
 from .interrupts import Interrupts
 from .judging import evaluation_batches, judged
 from .records import Records
-from .system import Split, System, to_device
+from .system import Share, Split, System, to_device
 from .tally import Tally
 from .trainer import Trainer
 
@@ -199,7 +199,7 @@ class Loop:
                 losses = self.system.losses(outputs, batch)
                 loss = torch.stack(list(losses.values())).sum()
                 self.fabric.backward(loss / len(parts))
-            self._count(self.tally, outputs, batch, losses, loss)
+            self.measured = self._count(self.tally, outputs, batch, losses, loss)
         if self.trainer.clip_norm is not None:
             self.fabric.clip_gradients(
                 self.net, self.optimiser, max_norm=self.trainer.clip_norm, error_if_nonfinite=False
@@ -214,12 +214,14 @@ class Loop:
 
     def _count(
         self, tally: Tally, outputs: Any, batch: dict[str, Any], losses: dict[str, Tensor], loss: Tensor
-    ) -> None:
+    ) -> dict[str, Share]:
         size = next(len(v) for v in batch.values() if isinstance(v, Tensor))
         count = torch.tensor(float(size))
         with torch.no_grad():
             shares = {f"loss/{k}": (v * size, count) for k, v in losses.items()} if len(losses) > 1 else {}
-            tally.add({"loss": (loss * size, count), **shares, **self.system.metrics(outputs, batch)})
+            measured = self.system.metrics(outputs, batch)
+            tally.add({"loss": (loss * size, count), **shares, **measured})
+        return measured
 
     def _after_step(self) -> None:
         position, trainer = self.position, self.trainer
@@ -237,9 +239,10 @@ class Loop:
             self.bar.set_postfix(loss=f"{value:.4g}", refresh=False)
             if self.records:
                 terms = {f"loss/{k}": float(v) for k, v in self.losses.items()} if len(self.losses) > 1 else {}
-                row = self.records.note(
-                    "train", position, {"loss": value, **terms, "lr": float(rate)}, whole_epoch=False
-                )
+                now = Tally()
+                now.add(self.measured)
+                figures = {"loss": value, **terms, **self.system.summary(now.means()), "lr": float(rate)}
+                row = self.records.note("train", position, figures, whole_epoch=False)
                 self.system.recorded(self.folder, row)
         code = self.interrupts.agree(self.fabric)
         due = trainer.save_every and position.step % trainer.save_every == 0

@@ -66,3 +66,38 @@ def measured(build: Builder, kind: str) -> tuple[float, float, float, float, flo
 def new_builder(kind: str, seed: int, style: str) -> Builder:
     """A builder whose choices depend on all three."""
     return Builder(Draw(f"{kind} {style} {seed}"))
+
+
+def still_box(build: Builder) -> tuple[float, float, float, float, float, float]:
+    """A closed box with twenty rigid things floating in it at all distances; returns the space for cameras."""
+    draw = build.draw
+    half = draw.uniform(10.0, 30.0)
+    textures = tuple(Texture)[1:]
+
+    def material(scale: float) -> Material:
+        hue = draw.uniform()
+        colours = [hsv(hue + draw.uniform(0, 0.5), draw.uniform(0.1, 0.9), draw.uniform(0.2, 0.95)) for _ in range(3)]
+        return Material(colours[0], colours[1], colours[2], texture=draw.pick(textures), scale=scale)
+
+    build.box((0, 0, 0), (2 * half, 2 * half * draw.uniform(0.6, 1), 1.2 * half), material(1.5), hollow=True)
+    for _ in range(20):
+        # Even in the logarithm of distance: near things are what the network learns parallax from.
+        reach = 2.5 * (half / 2.5) ** draw.uniform()
+        azimuth, up = draw.uniform(0, 2 * math.pi), draw.uniform(-0.6, 0.6)
+        place = (reach * math.cos(azimuth), reach * math.sin(azimuth), reach * up)
+        size = reach * draw.uniform(0.12, 0.4)
+        turned = draw.uniform(0, math.pi)
+        if draw.chance(0.5):
+            sides = (size, size * draw.uniform(0.3, 1.5), size * draw.uniform(0.3, 1.5))
+            build.box(place, sides, material(0.25 * size), yaw=turned)
+        elif draw.chance(0.5):
+            build.ball(
+                place, (size / 2, size * draw.uniform(0.2, 0.7), size * draw.uniform(0.2, 0.7)), material(0.2 * size)
+            )
+        else:
+            build.frustum(place, size / 2, size * draw.uniform(0.5, 2), material(0.2 * size))
+    for _ in range(3):
+        corner = (draw.uniform(-0.7, 0.7) * half, draw.uniform(-0.4, 0.4) * half, 0.5 * half)
+        build.light(corner, (0.35 * half**2,) * 3)
+    build.sky(zenith=(0, 0, 0), horizon=(0, 0, 0), above=(0.45, 0.45, 0.45), below=(0.3, 0.3, 0.3))
+    return -1.0, 1.0, -1.0, 1.0, -0.5, 0.5
