@@ -210,7 +210,7 @@ def faults(
     area = sphere.solid_angles(*size).double().expand(size)
     out: dict[str, dict[str, dict[str, float]]] = {}
     for name, views in itertools.product(list(FAULTS)[:4] if quick else FAULTS, (12, 20)):
-        rows: dict[str, list[tuple[float, float, float]]] = {}
+        rows: dict[str, list[dict[str, float]]] = {}
         for seed in seeds:
             prediction, count = fault(name, views, seed)
             truth = fusion_data.Scene("room", seed).distance(rays)
@@ -218,19 +218,25 @@ def faults(
             for method, merge in methods(pairs, {} if quick else peers).items():
                 if quick and method == "lsmr":
                     continue
+                start = time.process_time()
                 found = merge(prediction, size).double()
+                seconds = time.process_time() - start
                 seen = counted & found.isfinite() & (found > 0)
                 found = torch.where(seen, found, truth)  # what is sky or unseen is not judged here
                 scale = fusion_metrics.median((truth / found)[seen], area[seen])
-                error = (area * (scale * found / truth - 1).abs())[seen].sum() / area[seen].sum()
+                off, weight = (scale * found / truth)[seen], area[seen] / area[seen].sum()
+                square = ((scale * found - truth)[seen].square() * weight).sum()
                 log = (scale * found / truth).log()
-                pole = max(float(log[row].std()) for row in (0, -1))
-                wrap = float((log[:, 0] - log[:, -1]).abs().median())
-                rows.setdefault(method, []).append((float(error), pole, wrap))
-        out[f"{name} / {views}"] = {
-            m: {k: sum(r[i] for r in v) / len(v) for i, k in enumerate(("AbsRel", "pole", "wrap"))}
-            for m, v in rows.items()
-        }
+                figures = {
+                    "AbsRel": (weight * (off - 1).abs()).sum(),
+                    "RMSE": square.sqrt(),
+                    "delta1": (weight * (torch.maximum(off, 1 / off) < 1.25)).sum(),
+                    "pole": torch.stack([log[row].std() for row in (0, -1)]).max(),
+                    "wrap": (log[:, 0] - log[:, -1]).abs().median(),
+                    "CPU s": torch.tensor(seconds),
+                }
+                rows.setdefault(method, []).append({k: float(v) for k, v in figures.items()})
+        out[f"{name} / {views}"] = {m: {k: sum(r[k] for r in v) / len(v) for k in v[0]} for m, v in rows.items()}
     return out
 
 
@@ -243,6 +249,44 @@ def fault_table(rows: dict[str, dict[str, dict[str, float]]]) -> str:
         goal = FAULT_GOALS.get((name, int(views)))
         body.append([key, *(f"{found[n]['AbsRel']:.4f}" for n in names), f"{goal:g}" if goal else ""])
     return measure.table(["fault / views", *names, "goal"], body)
+
+
+def method_table(rows: dict[str, dict[str, dict[str, float]]]) -> str:
+    """Every figure of each method, the mean over all faults."""
+    names, figures = list(next(iter(rows.values()))), list(next(iter(next(iter(rows.values())).values())))
+    body = [[n, *(f"{sum(r[n][f] for r in rows.values()) / len(rows):.4f}" for f in figures)] for n in names]
+    return measure.table(["method", *figures], body)
+
+
+# ---- end to end -----------------------------------------------------------------------------------------------------
+
+
+def end_to_end(height: int = 1024, side: int = 392) -> dict[str, Any]:
+    """Twenty views through the small Depth Anything V2 and merged: one by one in float32 and by LSMR, against ours.
+
+    The networks have stand-in weights, which cost what real ones cost; the merges are fed made disparities.
+    """
+    from benchmarks.networks import Running, plain_loop, runner
+    from depth_anything_v2 import DepthAnythingV2
+
+    net = DepthAnythingV2("vits").eval()
+    views = torch.rand(20, 3, 384, 384, generator=torch.Generator().manual_seed(0))
+    prediction = fusion_data.make("room", "dct", 2, "disp", 0)
+    plain, fast = plain_loop(net, side), runner(net, side, Running("cpu", "bf16", "torch", False, 4))
+    merge = {name: ours(*name.split("+")) for name in ("global+feather", CHOSEN)}
+
+    def theirs() -> None:
+        plain(views)
+        fusion_baselines.log_gradients(prediction, (height, 2 * height))
+
+    cases: dict[str, Callable[[], object]] = {"plain loop, LSMR": theirs}
+    for name, call in merge.items():
+        cases[f"ours, {name}"] = lambda call=call: (fast(views), call(prediction, (height, 2 * height)))
+    found = measure.interleaved(cases, rounds=3, seconds=200)
+    print(measure.timing_table(found, f"ours, {CHOSEN}"))
+    ratio = found["plain loop, LSMR"].wall / found[f"ours, {CHOSEN}"].wall
+    print("-", measure.goal_line("E1", ratio, 30, True, CHOSEN))
+    return {"E1": ratio, **{name: vars(value) for name, value in found.items()}}
 
 
 # ---- invariance, time and memory ------------------------------------------------------------------------------------
@@ -323,18 +367,21 @@ def timings(quick: bool, large: bool) -> dict[str, Any]:
     return out
 
 
+PARTS = ["families", "faults", "invariance", "timings", "end_to_end"]
+
+
 def main() -> None:
     """Print all tables and figures of merit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a subset, for CI")
     parser.add_argument("--large", action="store_true", help="also time 8192x4096")
-    parser.add_argument("--only", choices=["families", "faults", "invariance", "timings"], help="one part alone")
+    parser.add_argument("--only", choices=PARTS, help="one part alone")
     parser.add_argument("--seed", type=int, default=0, help="of the scenes of the families")
     parser.add_argument("--peer", action="append", default=[], metavar="MODULE:FUNCTION", help="an outside merger")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     peers = {name: getattr(importlib.import_module(name.split(":")[0]), name.split(":")[1]) for name in options.peer}
-    wanted = [options.only] if options.only else ["families", "faults", "invariance", "timings"]
+    wanted = [options.only] if options.only else PARTS
     size = (256, 512)
     settings = {**{k: repr(v) for k, v in ALIGN.items()}, **{k: repr(v) for k, v in BLEND.items()}}
     results: dict[str, Any] = {"settings": settings}
@@ -348,6 +395,7 @@ def main() -> None:
     if "faults" in wanted:
         results["faults"] = faults(options.quick, peers, size, (0,) if options.quick else (0, 1, 2))
         print("\n### Single faults: AbsRel\n\n" + fault_table(results["faults"]))
+        print("\n### All of them: means\n\n" + method_table(results["faults"]))
     if "invariance" in wanted:
         results["invariance"] = invariance()
         print("\n### What must not matter: largest relative change\n")
@@ -355,6 +403,9 @@ def main() -> None:
             print("-", measure.goal_line(name, value, bound, False, "grid_affine"))
     if "timings" in wanted:
         results["timings"] = timings(options.quick, options.large)
+    if "end_to_end" in wanted and not options.quick:
+        print("\n### From views to a panorama of 2048x1024\n")
+        results["end_to_end"] = end_to_end()
     if options.json:
         measure.write_json(options.json, "fusion", results)
 

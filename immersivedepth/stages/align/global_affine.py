@@ -7,7 +7,7 @@ from ...checks import Range
 from ...scene import Aligned, Prediction
 from .anchors import Anchors
 from .outcome import to_aligned
-from .solver import Equations, find_overlap, solve, standardise
+from .solver import Equations, find_overlap, solve_rigid, standardise
 
 
 @dataclass
@@ -23,5 +23,5 @@ class GlobalAffine:
         maps = standardise(prediction)
         overlap = find_overlap(prediction.rig, self.samples)
         equations = Equations(maps, overlap, prediction.confidence, degree=0)
-        solution = solve(equations, robustness=self.robustness)
+        solution = solve_rigid(equations, self.robustness)
         return to_aligned(prediction, maps, equations, solution, self.anchors, "global_affine")

@@ -7,7 +7,9 @@ from ...checks import Range
 from ...scene import Aligned, Prediction
 from .anchors import Anchors
 from .outcome import to_aligned
-from .solver import Equations, find_overlap, solve, standardise
+from .solver import Equations, find_overlap, solve, solve_rigid, standardise
+
+ROUGHLY = 1e-3  # of log scale and shift: enough for the rigid solve that the bending starts from
 
 
 @dataclass
@@ -26,7 +28,8 @@ class GridAffine:
         """Solve for scale and shift, then for all together, and bring every map to the common scale."""
         maps = standardise(prediction)
         overlap = find_overlap(prediction.rig, self.samples)
-        stiff = solve(Equations(maps, overlap, prediction.confidence, degree=0), robustness=self.robustness, turns=10)
+        rigid = Equations(maps, overlap, prediction.confidence, degree=0)
+        stiff = solve_rigid(rigid, self.robustness, ROUGHLY)
         equations = Equations(maps, overlap, prediction.confidence, self.degree)
         solution = solve(equations, stiff, self.robustness, turns=7)
         return to_aligned(prediction, maps, equations, solution, self.anchors, "grid_affine")

@@ -9,7 +9,7 @@ from torch import Tensor
 from ...geometry import fields, robust
 from ...scene import Aligned, Prediction
 from .anchors import Anchors
-from .solver import FAR, SHIFT_PRIOR, Equations, Maps, Solution
+from .solver import FAR, SHIFT_LEAST, SHIFT_PRIOR, Equations, Maps, Solution
 from .views import border_fade, cosines
 
 NEAREST_TO_NOTHING = 0.01  # smallest disparity against the median: noise must not turn far into behind
@@ -90,6 +90,9 @@ def _report(prediction: Prediction, maps: Maps, equations: Equations, solution: 
     notes = []
     if prior:
         notes.append(f"overlap or texture does not tell the shift of views {prior}; a prior was used")
+    flat = [v for v in range(views) if bool(maps.free[v]) and float(solution.shift[v]) <= SHIFT_LEAST * (1 + 1e-6)]
+    if flat:
+        notes.append(f"views {flat} fit their neighbours best as spheres around the camera; do not trust their shape")
     if alone:
         notes.append(f"views {alone} overlap no other; their scale is a guess")
     return {

@@ -23,6 +23,12 @@ HELD_TURNS = 2  # at the start of a solve with bending
 STATISTICS_SIDE = 256  # pixels along a side, of which the median and spread of a map are taken
 NOISE_FLOOR = 1e-4  # of log distance; below it the numbers of a map are not to be believed
 PATCHES = 30  # independent parts of a view, where nothing is said about its bending
+# Where hardly anything lies below the middle, as before a flat wall, positivity bounds no shift: the bound is then that
+# of a map whose low side is so large a part of its high side.
+ONE_SIDED = 0.3
+DOUBTFUL = 0.1  # standard deviation of log distance between views above which a rigid solve is begun elsewhere too
+OTHER_STARTS = (0.1, 0.3, 0.9)  # of the shifts, as parts of their bound
+SHIFT_LEAST = 0.01  # of the bound; a map without any shift is a sphere
 SHIFT_LIMIT = 0.995  # of the bound at which the farthest pixels lie at infinity
 SHIFT_PRIOR = (0.6, 0.25)  # mean and deviation of the shift as a part of its bound, where overlaps do not tell
 SCALE_PRIOR = 3.0  # deviation of the log scales of views, wide: it only ties together what no overlap joins
@@ -68,7 +74,8 @@ def standardise(prediction: Prediction) -> Maps:
         width = middle if is_distance else (seen - middle).abs().mean()
         width = width.clamp_min(1e-12 * middle.abs().clamp_min(1e-30))
         value[v] = torch.where(known[v], (plain - middle) / width, 0.0)
-        lows.append((_quantile(seen, 0.002) - middle) / width)
+        low, high = ((_quantile(seen, part) - middle) / width for part in (0.002, 0.998))
+        lows.append(torch.minimum(low, -ONE_SIDED * high))
         middles.append(middle)
     kinds = prediction.kinds
     free = torch.tensor([k in (Kind.AFFINE_DISPARITY, Kind.AFFINE_DEPTH) for k in kinds])
@@ -232,7 +239,7 @@ class Equations:
         p = self.positive(shift)
         counts = (p > 1e-3) & self.maps.free[view]
         row = torch.zeros_like(p).index_add_(0, o.first, weight).index_add_(0, o.second, weight) * counts
-        p, t = p.clamp_min(1e-3), shift.clamp_min(1e-2)[view]
+        p, t = p.clamp_min(1e-3), shift.clamp_min(SHIFT_LEAST)[view]
         slope = self.maps.bound[view] * self.value / p
         pull = torch.zeros_like(shift).index_add_(0, view, row / (t * p))
         curve = torch.zeros_like(shift).index_add_(0, view, row * (t**-2 - slope**2)).clamp_min(0)
@@ -241,16 +248,25 @@ class Equations:
         right[at] += pull * noise
 
 
-def solve(equations: Equations, start: Solution | None = None, robustness: float = 3.0, turns: int = 30) -> Solution:
+def solve(
+    equations: Equations,
+    start: Solution | None = None,
+    robustness: float = 3.0,
+    turns: int = 30,
+    tolerance: float | None = None,
+    shift: float = SHIFT_PRIOR[0],
+) -> Solution:
     """Gauss-Newton on reweighted residuals: absolute values first unless a start is given, then Geman-McClure.
 
     With bending, the variance of each degree is re-estimated at every turn by the evidence (MacKay 1992): stiff where
-    views agree, soft where they do not, and no setting to tune.
+    views agree, soft where they do not, and no setting to tune. `shift` is where the shifts of a first solve begin.
     """
     maps, o, degree = equations.maps, equations.overlap, equations.degree
+    tolerance = tolerance or (3e-4 if degree else 1e-6)
     mean, prior = _prior(maps, equations.basis.shape[1])
     shift_mean, shift_prior = mean[:, 1].clone(), prior[:, 1].clone()
     x = mean.clone()
+    x[:, 1] = torch.where(maps.free, shift, x[:, 1])
     if start is not None:
         x[:, 0], x[:, 1] = start.scale, start.shift
     far = equations.far_trust(x[:, 1])
@@ -288,7 +304,7 @@ def solve(equations: Equations, start: Solution | None = None, robustness: float
             covariance = torch.cholesky_inverse(factor).diagonal().reshape(x.shape)[:, 2:]
             known = (1 - covariance * prior[:, 2:]).sum()
             variance = _evidence(x[:, 2:], covariance, prior[:, 2:], order, degree, exact=turn < HELD_TURNS)
-        if turn > max(absolute_turns, HELD_TURNS) + 1 and step.abs().max() < (3e-4 if degree else 1e-6):
+        if turn > max(absolute_turns, HELD_TURNS) + 1 and step.abs().max() < tolerance:
             break
     covariance = torch.cholesky_inverse(factor)
     shift_std = covariance.diagonal().reshape(x.shape)[:, 1].sqrt() * maps.free
@@ -307,6 +323,18 @@ def solve(equations: Equations, start: Solution | None = None, robustness: float
         loss=loss,
         turns=turn + 1,
     )
+
+
+def solve_rigid(equations: Equations, robustness: float, tolerance: float | None = None) -> Solution:
+    """Scale and shift alone. Where views disagree widely after it, other beginnings are tried and the best is kept.
+
+    Views of flat walls that overlap little have several solutions to which the iteration may run.
+    """
+    best = solve(equations, robustness=robustness, tolerance=tolerance)
+    for shift in OTHER_STARTS if best.noise > DOUBTFUL else ():
+        other = solve(equations, robustness=robustness, tolerance=tolerance, shift=shift)
+        best = min(best, other, key=lambda solution: solution.noise)
+    return best
 
 
 def _prior(maps: Maps, columns: int) -> tuple[Tensor, Tensor]:
@@ -354,7 +382,7 @@ def _bounded_step(matrix: Tensor, factor: Tensor, right: Tensor, x: Tensor, free
     """The Newton step, with shifts held where they leave their bounds or move far, and the others solved again."""
     step = torch.cholesky_solve(right[:, None], factor).reshape(x.shape)
     wanted = x[:, 1] + step[:, 1].clamp(-0.3, 0.3)
-    allowed = torch.where(free, wanted.clamp(0.01, SHIFT_LIMIT), x[:, 1]) - x[:, 1]
+    allowed = torch.where(free, wanted.clamp(SHIFT_LEAST, SHIFT_LIMIT), x[:, 1]) - x[:, 1]
     held = torch.zeros_like(x)
     off = free & ((allowed - step[:, 1]).abs() > 1e-9)
     held[:, 1] = torch.where(off, 1e9 * matrix.diagonal().reshape(x.shape)[:, 1], 0.0)
