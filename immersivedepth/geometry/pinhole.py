@@ -1,5 +1,7 @@
 """Square pinhole views: pixels to rays and back. View axes: +x right, +y down, +z forward."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,3 +38,18 @@ def look_along(forward: Tensor) -> Tensor:  # [V, 3] -> [V, 3, 3]
     level = right.norm(dim=-1, keepdim=True) > 1e-6
     right = F.normalize(torch.where(level, right, right.new_tensor([0.0, -1.0, 0.0])), dim=-1)
     return torch.stack([right, torch.linalg.cross(forward, right), forward], dim=-1).float()
+
+
+def width_of(focal: float, fov: float) -> float:
+    """Width in pixels of a picture with this focal length in pixels and field of view in radian: 2 f tan(fov / 2)."""
+    return 2 * focal * math.tan(fov / 2)
+
+
+def focal_of(width: float, fov: float) -> float:
+    """Focal length in pixels of a picture of this width and field of view in radian."""
+    return width / (2 * math.tan(fov / 2))
+
+
+def cropped_to(width: float, fov: float, wanted: float) -> float:
+    """Width in pixels of the middle part of a picture that has the wanted field of view; both in radian."""
+    return width * math.tan(wanted / 2) / math.tan(fov / 2)

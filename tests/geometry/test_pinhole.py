@@ -76,3 +76,11 @@ def test_gradients():
 def test_shapes(resolution):
     rays = pinhole.view_rays(pinhole.look_along(directions(3)), torch.ones(3), resolution)
     assert rays.shape == (3, resolution, resolution, 3)
+
+
+def test_focal_length_width_and_field_of_view():
+    """The original's helper printed f / 2 tan instead of 2 f tan, which gives 16 where 64 is right."""
+    right = math.radians(90)
+    assert pinhole.width_of(32, right) == pytest.approx(64)
+    assert pinhole.focal_of(64, right) == pytest.approx(32)
+    assert pinhole.cropped_to(100, right, math.radians(60)) == pytest.approx(100 * math.tan(math.radians(30)))

@@ -1,0 +1,337 @@
+"""Depth from motion as a system: loss, logs, old checkpoints, frames of one's own, and panoramas."""
+
+import inspect
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+import yaml
+
+from immersivedepth.checks import ConfigError, InputError, WeightsError
+from immersivedepth.config import CONF, build
+from immersivedepth.data import images
+from immersivedepth.data.making import MakeData
+from immersivedepth.data.still_box import StillBox
+from immersivedepth.data.synthetic import make_world, render_erp
+from immersivedepth.nets.depthnet import DepthNet
+from immersivedepth.scene import Kind
+from immersivedepth.stages.predict.motion import Motion
+from immersivedepth.stages.project import Icosahedron
+from immersivedepth.systems.motion_stillbox import MotionStillBox
+from immersivedepth.training import checkpoints
+from immersivedepth.weights import read
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    root = tmp_path_factory.mktemp("still_box")
+    MakeData("stillbox", str(root), count=2, size=32, workers=1)()
+    return root
+
+
+def batch_of(made, split="val", count=2):
+    pairs = StillBox(str(made), train_share=0.5).samples(split)
+    samples = [pairs.sample(i, np.random.default_rng(i)) for i in range(count)]
+    return {k: torch.stack([s[k] for s in samples]) for k in samples[0]}
+
+
+def test_the_loss_is_that_of_the_original(made):
+    """Five scales against area means of the target, by a slow loop."""
+    batch, system = batch_of(made), MotionStillBox()
+    outputs = [scale.detach() for scale in system.net().train()(batch["first"], batch["second"])]
+    found = system.losses(outputs, batch)
+    want = 0.0
+    for weight, out in zip((0.32, 0.08, 0.02, 0.01, 0.005), outputs, strict=True):
+        h, w = out.shape[-2:]
+        by = batch["depth"].shape[-1] // w
+        for b in range(len(out)):
+            for i in range(h):
+                for j in range(w):
+                    mean = batch["depth"][b, 0, i * by : (i + 1) * by, j * by : (j + 1) * by].mean()
+                    want += weight * float((out[b, 0, i, j] - mean).abs()) / out.numel()
+    assert float(sum(found.values())) == pytest.approx(want, rel=1e-4)
+
+
+@pytest.mark.parametrize(("form", "value"), [("l1", 2.0), ("mse", 4.0), ("smooth_l1", 1.5)])
+def test_three_forms_of_the_loss(form, value):
+    system = MotionStillBox(loss=form, scale_weights=(1.0,))
+    batch = {"depth": torch.full((1, 1, 8, 8), 5.0)}
+    assert float(system.losses([torch.full((1, 1, 2, 2), 7.0)], batch)["scale2"]) == pytest.approx(value)
+
+
+def test_the_errors_of_the_original():
+    batch = {"depth": torch.full((1, 1, 8, 8), 5.0)}
+    found = {k: float(a / b) for k, (a, b) in MotionStillBox().metrics([torch.full((1, 1, 2, 2), 7.0)], batch).items()}
+    assert found == pytest.approx({"depth_error": 2.0, "normalized_error": 0.4})
+
+
+def test_settings_are_those_of_the_original(compose):
+    config = compose("system=motion_stillbox")
+    trainer = config["trainer"]
+    assert {k: trainer["optimiser"][k] for k in ("lr", "momentum", "dampening", "weight_decay")} == {
+        "lr": 0.01,
+        "momentum": 0.9,
+        "dampening": 0.9,
+        "weight_decay": 4e-4,
+    }
+    assert (trainer["scheduler"]["milestones"], trainer["scheduler"]["gamma"]) == ([19, 30, 44, 53], 0.3)
+    assert (trainer["epochs"], trainer["batch_size"]) == (55, 256)
+    sizes = {s: compose(f"experiment=stillbox_{s}")["trainer"] for s in (64, 128, 256, 512)}
+    assert [(t["batch_size"], t["optimiser"]["lr"]) for t in sizes.values()] == [
+        (256, 0.01),
+        (256, 0.01),
+        (64, 0.001),
+        (16, 0.001),
+    ]
+    adam = compose("system=motion_stillbox", "optimiser=adam")
+    net = torch.nn.Linear(1, 1)
+    assert isinstance(build(adam["trainer"]).optimiser(net.parameters()), torch.optim.Adam)
+
+
+def test_yaml_shows_every_key():
+    for path, found in (("system/motion_stillbox", MotionStillBox), ("dataset/still_box", StillBox)):
+        text = yaml.safe_load((CONF / f"{path}.yaml").read_text())
+        keys = text.get("system", text)
+        assert set(keys) - {"_target_"} == set(inspect.signature(found).parameters)
+
+
+def test_checkpoints_of_the_original_are_read(tmp_path):
+    net = DepthNet(batch_norm=True, elu=True)
+    content = {
+        "epoch": 3,
+        "arch": "DepthNet_elu_bn",
+        "state_dict": {f"module.{key}": value for key, value in net.state_dict().items()},
+        "best_error": np.float64(2.5),
+        "bn": True,
+        "with_confidence": False,
+        "activation_function": "elu",
+        "clamp": False,
+        "mean": [0.5, 0.5, 0.5],
+        "std": [0.2, 0.2, 0.2],
+    }
+    for prefix in ("module.", ""):
+        content["state_dict"] = {f"{prefix}{key}": value for key, value in net.state_dict().items()}
+        torch.save(content, tmp_path / "model_best.pth.tar")
+        system = MotionStillBox()
+        other = system.net()
+        system.read_weights(other, tmp_path / "model_best.pth.tar")
+        assert torch.equal(other.conv6[0].weight, net.conv6[0].weight)
+    plain = MotionStillBox(batch_norm=False)
+    with pytest.raises(WeightsError, match="does not fit"):
+        plain.read_weights(plain.net(), tmp_path / "model_best.pth.tar")
+
+
+def frames(folder, count=5, size=(48, 64)):
+    for i in range(count):
+        generator = torch.Generator().manual_seed(i)
+        images.write_png(folder / f"frame_{i:03d}.png", torch.rand(3, *size, generator=generator))
+
+
+def test_frames_of_ones_own(tmp_path):
+    frames(tmp_path / "in")
+    system = MotionStillBox(frame_shift=2, output_raw=True)
+    net = system.net().eval()
+    data = StillBox(images=str(tmp_path / "in"), height=64, width=64)
+    with torch.inference_mode():
+        done = list(system.predict(net, data, tmp_path / "out", {}))
+        twice = list(
+            system.predict(net, StillBox(images=data.images, height=64, width=64, displacement=[0.0, 0.0, 0.6]),
+                           tmp_path / "twice", {})
+        )  # fmt: skip
+    assert [Path(d.source).name for d in done] == ["frame_002.png", "frame_003.png", "frame_004.png"]
+    names = {path.name for d in done for path in d.files}
+    assert names == {f"frame_{i:03d}{end}" for i in (2, 3, 4) for end in ("_disp.png", "_depth.png", ".npy")}
+    raw = np.load(tmp_path / "out/frame_002.npy")
+    assert raw.shape == (48, 64)
+    assert np.allclose(np.load(tmp_path / "twice/frame_002.npy"), 2 * raw)
+    assert len(twice) == 3
+
+
+def test_a_bad_frame_does_not_stop_the_others(tmp_path):
+    frames(tmp_path, 4)
+    (tmp_path / "frame_001.png").write_bytes(b"broken")
+    system = MotionStillBox()
+    with torch.inference_mode():
+        done = list(system.predict(system.net().eval(), StillBox(images=str(tmp_path)), tmp_path / "out", {}))
+    assert [d.error is None for d in done] == [False, False, True]
+    assert all("frame_001.png" in d.error for d in done[:2])
+
+
+def test_a_list_of_frames_and_mistakes(tmp_path):
+    frames(tmp_path, 3)
+    (tmp_path / "list.txt").write_text("frame_002.png\nframe_000.png\n")
+    system = MotionStillBox(output_disp=False)
+    net = system.net().eval()
+    with torch.inference_mode():
+        (done,) = system.predict(
+            net, StillBox(images=str(tmp_path / "list.txt"), height=None, width=None), tmp_path, {}
+        )
+        assert [path.name for path in done.files] == ["frame_000_depth.png"]
+        with pytest.raises(InputError, match="too few for frame_shift=9"):
+            list(MotionStillBox(frame_shift=9).predict(net, StillBox(images=str(tmp_path)), tmp_path, {}))
+        with pytest.raises(ConfigError, match="dataset.images"):
+            list(system.predict(net, StillBox(), tmp_path, {}))
+        with pytest.raises(ConfigError, match="all false"):
+            list(MotionStillBox(output_disp=False, output_depth=False).predict(net, StillBox(), tmp_path, {}))
+    with pytest.raises(ConfigError, match="frame_shift=0"):
+        MotionStillBox(frame_shift=0)
+
+
+# ---- panoramas -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two(tmp_path):
+    world = make_world("cube_room", 0)
+    picture = render_erp(world, 32, 64)
+    images.write_png(tmp_path / "second.png", picture.image)
+    net = DepthNet(batch_norm=True, elu=True)
+    torch.save({"state_dict": net.state_dict()}, tmp_path / "net.pt")
+    return picture, str(tmp_path / "second.png"), str(tmp_path / "net.pt")
+
+
+def test_two_panoramas_are_looked_at_view_by_view(two):
+    picture, second, weights = two
+    views = Icosahedron(resolution=32)(picture)
+    plain = Motion(second=second, size=32, weights=weights)(views)
+    assert set(plain.kinds) == {Kind.SCALE_DISTANCE}
+    assert plain.values.shape == (20, 1, 32, 32)
+    way = Motion(second=second, size=32, weights=weights, displacement=(0.0, 0.0, 0.6))(views)
+    assert set(way.kinds) == {Kind.METRIC_DISTANCE}
+    assert torch.allclose(way.values, 2 * plain.values, rtol=1e-5)
+    from immersivedepth.geometry import pinhole
+
+    rays = F.normalize(pinhole.view_rays(views.rig.rotation, views.rig.tan_half_fov, 32), dim=-1)
+    along = rays[..., 2].abs() > 0.999
+    assert (way.confidence[:, 0][along] == 0).all()
+    assert way.confidence.max() > 0.999
+
+
+def test_depth_follows_the_focal_length(two, monkeypatch):
+    """The same pictures under twice the tangent of the angle are half as far away."""
+    picture, second, weights = two
+    motion = Motion(second=second, size=32, weights=weights)
+    monkeypatch.setattr(Motion, "_second", picture.image, raising=False)
+    from dataclasses import replace
+
+    from immersivedepth.geometry import warp
+
+    views = Icosahedron(resolution=32)(picture)
+    pictures = warp.erp_to_views(picture.image.float(), views.rig)
+    monkeypatch.setattr(warp, "erp_to_views", lambda image, rig: pictures)
+    one = motion(views)
+    wide = replace(views, rig=replace(views.rig, tan_half_fov=2 * views.rig.tan_half_fov))
+    two_ = motion(wide)
+    from immersivedepth.geometry import pinhole
+
+    def depth(prediction):
+        rig = prediction.rig
+        rays = pinhole.view_rays(rig.rotation, rig.tan_half_fov, 32)
+        return prediction.values / rays.norm(dim=-1)[:, None]
+
+    assert torch.allclose(depth(one), 2 * depth(two_), rtol=1e-4)
+
+
+def test_what_is_missing_is_told(two):
+    picture, second, weights = two
+    views = Icosahedron(resolution=32)(picture)
+    with pytest.raises(ConfigError, match="predict.motion.second"):
+        Motion(weights=weights)(views)
+    with pytest.raises(WeightsError, match="predict.motion.weights"):
+        Motion(second=second).load()
+
+
+# ---- processes and kills -----------------------------------------------------------------------------------------
+
+
+def command(made, base, *more):
+    return [
+        sys.executable, "core_exp_runner.py", "mode=train", "system=motion_stillbox", f"dataset.root={made}",
+        f"device.base_exp_dir={base}", "device.kind=cpu", "dataset.train_share=0.5", "trainer.workers=0",
+        "trainer.batch_size=2", "trainer.log_every=1", "trainer.pictures=0", *more,
+    ]  # fmt: skip
+
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def run(made, base, *more):
+    done = subprocess.run(
+        command(made, base, *more), cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_two_processes_do_what_one_does(made, tmp_path):
+    """At the same global batch; without batch statistics, which each process would take of its own half."""
+    plain = ("system.batch_norm=false", "trainer.epochs=2")
+    run(made, tmp_path / "one", *plain)
+    run(made, tmp_path / "two", *plain, "trainer.devices=2")
+    one, two = (read(next((tmp_path / name).rglob("last.ckpt"))) for name in ("one", "two"))
+    # Sums in another order, through ten steps of momentum.
+    assert max(float((one[k] - two[k]).abs().max()) for k in one) < 1e-4
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+@pytest.mark.slow
+def test_killed_at_random_and_continued_it_ends_with_the_same_bits(made, tmp_path):
+    """IMMERSIVEDEPTH_KILLS sets how often; 20 were run for the release notes."""
+    kills, seed = int(os.environ.get("IMMERSIVEDEPTH_KILLS", "3")), 7
+    settings = ("trainer.epochs=8", "trainer.save_every=1")
+    run(made, tmp_path / "whole", *settings)
+    drawn, base = random.Random(seed), tmp_path / "cut"
+    for number in range(kills):
+        with subprocess.Popen(
+            command(made, base, *settings, "is_continue=true"),
+            cwd=ROOT,
+            env=ENVIRONMENT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            started, saved = time.monotonic(), list(base.rglob("last.ckpt"))
+            before = saved[0].stat().st_mtime_ns if saved else 0
+            # At a random moment after it has made some progress of its own.
+            while process.poll() is None and time.monotonic() - started < 120:
+                saved = list(base.rglob("last.ckpt"))
+                if saved and saved[0].stat().st_mtime_ns > before:
+                    time.sleep(drawn.uniform(0, 0.4))
+                    break
+                time.sleep(0.02)
+            process.send_signal(signal.SIGKILL)
+        for path in base.rglob("*.ckpt"):
+            checkpoints.load(path)
+        assert number >= 0
+    run(made, base, *settings, "is_continue=true")
+    for name in ("last.ckpt", "best.ckpt"):
+        whole, cut = (checkpoints.load(next((tmp_path / d).rglob(name))) for d in ("whole", "cut"))
+        for content in (whole, cut):
+            content["training"].pop("config")
+        assert same(whole["state_dict"], cut["state_dict"]), name
+        assert same(whole["training"]["optimiser"], cut["training"]["optimiser"])
+        assert whole["training"]["position"] == cut["training"]["position"]
+    assert not [p for p in base.rglob("*") if ".part" in p.name]
+    summary = next(base.rglob("progress_log_summary.csv")).read_text().splitlines()
+    assert len(summary) == 9
+    assert all(len(line.split("\t")) == 5 for line in summary)
+    whole_log, cut_log = (next((tmp_path / d).rglob("progress_log_full.csv")).read_text() for d in ("whole", "cut"))
+    assert whole_log == cut_log
