@@ -22,7 +22,7 @@ CLIP = (0.1, 200.0)  # metres
 _FOLDERS = 16
 _FOV = math.pi / 2
 _RAYS = 2  # squared rays of each pixel
-_CLEAR = 0.8  # metres around the way of the camera
+_CLEAR = 0.4  # metres around the way of the camera
 _TRIES = 64
 _QUALITY = 95
 
@@ -94,7 +94,7 @@ class StillBox:
             rotation = look_along(forward[None])[0].float()
             velocity = torch.randn(3, generator=generator)
             velocity = velocity / velocity.norm() * SPEED
-            place = (torch.rand(3, generator=generator) * 2 - 1) * torch.tensor([1.0, 1.0, 0.5])
+            place = (torch.rand(3, generator=generator) * 2 - 1) * torch.tensor([0.6, 0.6, 0.3])
             path = place + steps * (rotation @ _to_view(velocity))
             if world.clearance(path).amin() > _CLEAR:
                 return world.at(place, torch.eye(3)), rotation, velocity

@@ -71,7 +71,7 @@ def new_builder(kind: str, seed: int, style: str) -> Builder:
 def still_box(build: Builder) -> tuple[float, float, float, float, float, float]:
     """A closed box with twenty rigid things floating in it at all distances; returns the space for cameras."""
     draw = build.draw
-    half = draw.uniform(10.0, 30.0)
+    half = draw.uniform(4.0, 12.0)
     textures = tuple(Texture)[1:]
 
     def material(scale: float) -> Material:
@@ -79,10 +79,10 @@ def still_box(build: Builder) -> tuple[float, float, float, float, float, float]
         colours = [hsv(hue + draw.uniform(0, 0.5), draw.uniform(0.1, 0.9), draw.uniform(0.2, 0.95)) for _ in range(3)]
         return Material(colours[0], colours[1], colours[2], texture=draw.pick(textures), scale=scale)
 
-    build.box((0, 0, 0), (2 * half, 2 * half * draw.uniform(0.6, 1), 1.2 * half), material(1.5), hollow=True)
+    build.box((0, 0, 0), (2 * half, 2 * half * draw.uniform(0.6, 1), 1.2 * half), material(0.15 * half), hollow=True)
     for _ in range(20):
         # Even in the logarithm of distance: near things are what the network learns parallax from.
-        reach = 2.5 * (half / 2.5) ** draw.uniform()
+        reach = 1.6 * (half / 1.6) ** draw.uniform()
         azimuth, up = draw.uniform(0, 2 * math.pi), draw.uniform(-0.6, 0.6)
         place = (reach * math.cos(azimuth), reach * math.sin(azimuth), reach * up)
         size = reach * draw.uniform(0.12, 0.4)
@@ -100,4 +100,4 @@ def still_box(build: Builder) -> tuple[float, float, float, float, float, float]
         corner = (draw.uniform(-0.7, 0.7) * half, draw.uniform(-0.4, 0.4) * half, 0.5 * half)
         build.light(corner, (0.35 * half**2,) * 3)
     build.sky(zenith=(0, 0, 0), horizon=(0, 0, 0), above=(0.45, 0.45, 0.45), below=(0.3, 0.3, 0.3))
-    return -1.0, 1.0, -1.0, 1.0, -0.5, 0.5
+    return -0.6, 0.6, -0.6, 0.6, -0.3, 0.3

@@ -1,0 +1,137 @@
+"""DIODE: pictures with laser depth, by a scan of its folders, and the log-depth target of the Keras example.
+
+Layout: <root>/<split>/<indoors|outdoor>/scene_000xx/scan_00yyy/<stem>.png beside <stem>_depth.npy (metres, H x W x 1),
+<stem>_depth_mask.npy (1 where it is measured) and <stem>_normal.npy (0, 0, 0 where unknown).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..checks import ConfigError, InputError, Range
+from . import images
+from .samples import Batch
+
+Split = Literal["train", "val", "test"]
+NEAREST, FARTHEST = 0.1, 300.0  # metres
+_PERCENTILE = 99.0  # of a map: what is farther is clipped to it
+_FIRST = 260  # pictures of the original's training part
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One picture and its files."""
+
+    picture: Path
+    depth: Path
+    mask: Path
+
+    @property
+    def normal(self) -> Path:
+        return self.picture.with_name(f"{self.picture.stem}_normal.npy")
+
+
+@dataclass
+class Diode:
+    """Where the data are and how they are divided; the fields are the keys of its YAML."""
+
+    root: str | None = None
+    kind: Literal["indoors", "outdoor", "both"] = "indoors"
+    size: Annotated[int, Range(16)] = 256  # pixels of a side at which pictures are looked at
+    split: Literal["folders", "shuffled"] = "folders"
+    seed: Annotated[int, Range(0)] = 42  # of the shuffle
+    images: str | None = None  # of one's own, for mode=predict: a picture, a folder or a .txt list
+
+    def samples(self, split: Split) -> Pictures | None:
+        """The pictures of a part.
+
+        folders: those below train and val. shuffled: those below val in an order drawn from the seed, the first 260 (or
+        four fifths, if that is less) for training, as the original divided the indoor validation set.
+        """
+        if self.split == "folders":
+            found = self._below("train" if split == "train" else "val")
+        else:
+            every = self._below("val")
+            order = np.random.RandomState(self.seed).permutation(len(every))  # pandas shuffles with this generator
+            cut = min(_FIRST, len(every) * 4 // 5)
+            found = [every[i] for i in (order[:cut] if split == "train" else order[cut:])]
+        return Pictures(self, found) if found else None
+
+    def _below(self, part: str) -> list[Scan]:
+        return [s for s in self._scans if s.picture.relative_to(self._root).parts[0] == part]
+
+    @property
+    def _root(self) -> Path:
+        if self.root is None:
+            raise ConfigError("dataset.root has no value: set it to the folder that holds DIODE's train and val")
+        return Path(self.root).expanduser()
+
+    @cached_property
+    def _scans(self) -> list[Scan]:
+        if not self._root.is_dir():
+            raise InputError(f"{self._root} is not a folder; set dataset.root to the folder that holds DIODE")
+        wanted = ("indoors", "outdoor") if self.kind == "both" else (self.kind,)
+        found = []
+        for path in sorted(self._root.rglob("*_depth.npy")):
+            if any(part in wanted for part in path.relative_to(self._root).parts):
+                stem = path.name.removesuffix("_depth.npy")
+                scan = Scan(path.with_name(f"{stem}.png"), path, path.with_name(f"{stem}_depth_mask.npy"))
+                found.append(scan)
+        return found
+
+
+@dataclass
+class Pictures:
+    """image [3, s, s] in 0..1, depth [1, s, s] in metres, target [1, s, s] in log metres, valid [1, s, s]."""
+
+    data: Diode
+    scans: list[Scan]
+
+    def __len__(self) -> int:
+        return len(self.scans)
+
+    def sample(self, index: int, random: np.random.Generator) -> Batch:
+        """One picture; nothing about it is random."""
+        scan, size = self.scans[index], (self.data.size, self.data.size)
+        image = images.read_image(scan.picture).image.float() / 255
+        depth, valid = read_depth(scan.depth, scan.mask)
+        if image.shape[-2:] != depth.shape[-2:]:
+            raise InputError(f"{scan.picture} and its depth differ in size")
+        target = log_depth(depth, valid)
+        return {
+            "image": F.interpolate(image[None], size, mode="bilinear", antialias=True)[0],
+            "target": F.interpolate(target[None], size, mode="bilinear")[0],
+            # Depth and mask are taken at one place: a mean of near and far would be the depth of neither.
+            "depth": F.interpolate(depth[None], size, mode="nearest")[0],
+            "valid": F.interpolate(valid[None].float(), size, mode="nearest")[0] > 0,
+        }
+
+
+def read_depth(depth: Path, mask: Path) -> tuple[Tensor, Tensor]:  # [1, H, W] twice, the second bool
+    """Depth in metres and where it is measured."""
+    values = images.read_map(depth)
+    valid = images.read_map(mask) > 0.5
+    if values.shape != valid.shape:
+        raise InputError(f"{mask} has another size than {depth.name}")
+    return values, valid & values.isfinite() & (values > 0)
+
+
+def log_depth(depth: Tensor, valid: Tensor) -> Tensor:
+    """Natural logarithm of depth clipped to 0.1 m and the map's 99th percentile (at most 300 m), then to at least 0.1.
+
+    Where nothing is measured it is 0.1; in the original that was whatever the memory held.
+    """
+    if not valid.any():
+        return torch.full_like(depth, NEAREST)
+    farthest = min(FARTHEST, float(np.percentile(depth.numpy(), _PERCENTILE)))
+    logarithm = depth.clamp(NEAREST, max(farthest, NEAREST)).log()
+    top = max(float(np.log(max(farthest, NEAREST))), NEAREST)
+    return torch.where(valid, logarithm.clamp(NEAREST, top), NEAREST)
