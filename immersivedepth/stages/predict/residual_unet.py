@@ -22,7 +22,7 @@ from .running import Runner, Running
 class UNet:
     """Its map is the logarithm of depth in metres, so that each view is a metric distance of its own.
 
-    Metric only as far as the network was trained for such views: `kind: scale` lets the overlaps find each view's scale.
+    Metric only as far as it was trained for such views: with `kind: scale` the overlaps find the scale of each.
     """
 
     size: Annotated[int, Range(16, 4096)] = 256  # pixels at which views are looked at
