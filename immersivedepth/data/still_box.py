@@ -53,8 +53,10 @@ class StillBox:
     train_share: Annotated[float, Range(0.01, 0.99)] = 0.9  # of the films; the rest validates
     flips: bool = True  # training mirrors pictures, and the displacement with them
     images: str | None = None  # of one's own, for mode=predict: a folder of frames, or a list of files in order
-    displacement: list[float] | None = None  # metres between two frames that are compared; null: nominal, 0.3 m
-    height: Annotated[int, Range(16)] | None = 512  # at which one's own frames are looked at; null: as they are
+    # Metres between two frames that are compared: right, up, forward; null: nominal, 0.3 m.
+    displacement: tuple[float, float, float] | None = None
+    fov: Annotated[float, Range(1, 179)] | None = None  # degrees across one's own frames; null: taken as 90 both ways
+    height: Annotated[int, Range(16)] | None = 512  # that of the training pictures; null: frames as they are
     width: Annotated[int, Range(16)] | None = 512
     extensions: tuple[str, ...] = ("png", "jpg", "bmp")
 

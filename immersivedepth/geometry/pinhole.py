@@ -53,3 +53,12 @@ def focal_of(width: float, fov: float) -> float:
 def cropped_to(width: float, fov: float, wanted: float) -> float:
     """Width in pixels of the middle part of a picture that has the wanted field of view; both in radian."""
     return width * math.tan(wanted / 2) / math.tan(fov / 2)
+
+
+def apparent_way(way: Tensor, tangents: Tensor) -> Tensor:  # [..., 3], [..., 2] -> [..., 3]
+    """The way, in view axes, on which a camera of 90 degrees sees what a camera of these half-angle tangents sees.
+
+    A picture with tangents (tx, ty) is, pixel for pixel, what tangents of 1 make of the world narrowed to
+    (X / tx, Y / ty, Z), in which every point keeps its depth Z.
+    """
+    return way / torch.cat([tangents, torch.ones_like(tangents[..., :1])], -1)

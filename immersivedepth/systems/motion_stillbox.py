@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from ..data import images
 from ..data.samples import Batch, Samples
 from ..data.still_box import FARTHEST, MEAN, STD, StillBox, normalised
 from ..files import write_text
+from ..geometry import pinhole
 from ..losses.supervision import Form, over_scales
 from ..metrics import depth as metrics
 from ..nets.depthnet import NOMINAL, DepthNet
@@ -27,6 +29,7 @@ from ..visual.colours import colour_map
 _SUMMARY, _FULL = "progress_log_summary.csv", "progress_log_full.csv"
 _SUMMARY_NAMES = ("train_loss", "train_depth_error", "normalized_train_error", "depth_error", "normalized_depth_error")
 _FULL_NAMES = ("train_loss", "train_depth_error")
+_NEAREST = 0.1  # metres; nothing in Still Box is nearer, and networks without ELU may say less than 0
 
 
 @dataclass(kw_only=True)
@@ -106,37 +109,40 @@ class MotionStillBox(System):
         frames = frames_of(data)
         if len(frames) <= self.frame_shift:
             raise InputError(f"{data.images} holds {len(frames)} frames, too few for frame_shift={self.frame_shift}")
-        scale = 1.0 if data.displacement is None else float(np.linalg.norm(data.displacement)) / NOMINAL
-        for first, second in zip(frames, frames[self.frame_shift :], strict=False):
+        if data.fov is not None and data.displacement is None:
+            raise ConfigError("dataset.fov: set dataset.displacement too; what an angle changes depends on the way")
+        later = zip(frames[self.frame_shift :], names_of(frames)[self.frame_shift :], strict=True)
+        for first, (second, name) in zip(frames, later, strict=False):
             try:
-                depth = self.depth_of(net, first, second, data) * scale
-                yield Predicted(str(second), tuple(self._written(depth, second, folder, scale)))
+                depth = self.depth_of(net, first, second, data)
+                yield Predicted(str(second), tuple(self._written(depth, folder, name)))
             except InputError as error:
                 yield Predicted(str(second), error=str(error))
 
     def depth_of(self, net: nn.Module, first: Path, second: Path, data: StillBox) -> Tensor:  # [h, w]
-        """Depth of the second frame at its own size, for the nominal displacement."""
+        """Depth of the second frame at its own size, in metres for the displacement that is known, else the nominal."""
         device = next(net.parameters()).device
         pictures = [images.read_image(path).image for path in (first, second)]
         if pictures[0].shape != pictures[1].shape:
             raise InputError(f"{second} has another size than {first}, with which it is compared")
-        size = pictures[1].shape[-2:]
+        size = (pictures[1].shape[-2], pictures[1].shape[-1])
         looked = (data.height or size[0], data.width or size[1])
         pair = [
             F.interpolate(normalised(p)[None].to(device), looked, mode="bilinear", antialias=True) for p in pictures
         ]
         (found,) = net(*pair)
-        return F.interpolate(found, (size[0], size[1]), mode="bilinear")[0, 0].cpu()
+        return F.interpolate(found, size, mode="bilinear")[0, 0].float().cpu() * nominal_ways(data, size, looked)
 
-    def _written(self, depth: Tensor, second: Path, folder: Path, scale: float) -> Iterable[Path]:
+    def _written(self, depth: Tensor, folder: Path, name: str) -> Iterable[Path]:
         if self.output_disp:
-            disparity = (1 / depth.clamp_min(1e-6)).numpy()
+            disparity = (1 / depth.clamp_min(_NEAREST)).numpy()
             shown = colour_map(disparity / disparity.max(), "bone")
-            yield images.write_png(folder / f"{second.stem}_disp.png", shown)
+            yield images.write_png(folder / f"{name}_disp.png", shown)
         if self.output_depth:
-            yield images.write_png(folder / f"{second.stem}_depth.png", colour_map(depth.numpy() / FARTHEST, "rainbow"))
+            shares = (depth / FARTHEST).clamp(0, 1).numpy()
+            yield images.write_png(folder / f"{name}_depth.png", colour_map(shares, "rainbow"))
         if self.output_raw:
-            yield images.write_npy(folder / f"{second.stem}.npy", depth)
+            yield images.write_npy(folder / f"{name}.npy", depth)
 
 
 def frames_of(data: StillBox) -> list[Path]:
@@ -149,6 +155,25 @@ def frames_of(data: StillBox) -> list[Path]:
     images.check_file(path)
     lines = path.read_text("utf-8").splitlines()
     return [path.parent / line.strip() for line in lines if line.strip()]
+
+
+def names_of(frames: list[Path]) -> list[str]:
+    """What the files of each frame are called: as the frame, with its number in front where several are called so."""
+    often = Counter(path.stem for path in frames)
+    return [path.stem if often[path.stem] == 1 else f"{i:06d}_{path.stem}" for i, path in enumerate(frames)]
+
+
+def nominal_ways(data: StillBox, size: tuple[int, int], looked: tuple[int, int]) -> float:
+    """The factor from the network's depth to metres, for frames of a size that are looked at in another."""
+    if data.displacement is None:
+        return 1.0
+    way = torch.tensor(data.displacement)
+    if data.fov is not None:
+        across = math.tan(math.radians(data.fov) / 2)
+        # Pixels of the frame are square; the network takes half the width for the focal length of both axes.
+        upwards = across * (size[0] / size[1]) * (looked[1] / looked[0])
+        way = pinhole.apparent_way(way, torch.tensor([across, upwards]))
+    return float(way.norm()) / NOMINAL
 
 
 def _checked(dataset: Any) -> StillBox:

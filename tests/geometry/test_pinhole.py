@@ -84,3 +84,17 @@ def test_focal_length_width_and_field_of_view():
     assert pinhole.width_of(32, right) == pytest.approx(64)
     assert pinhole.focal_of(64, right) == pytest.approx(32)
     assert pinhole.cropped_to(100, right, math.radians(60)) == pytest.approx(100 * math.tan(math.radians(30)))
+
+
+def test_an_apparent_way_moves_every_point_alike():
+    """Points seen before and after the way, by any field of view, and the narrowed world by 90 degrees."""
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(50, 3, generator=generator, dtype=torch.float64) * 3 + torch.tensor([0.0, 0, 12])
+    way = torch.tensor([0.4, -0.2, 0.7], dtype=torch.float64)
+    for tangents in ([0.5, 0.5], [1.6, 0.9]):
+        narrow = torch.tensor([*tangents, 1.0], dtype=torch.float64)
+        apparent = pinhole.apparent_way(way, narrow[:2])
+        for shift, other in ((0 * way, 0 * apparent), (way, apparent)):
+            seen, found = points - shift, points / narrow - other
+            assert torch.allclose(seen[:, :2] / seen[:, 2:] / narrow[:2], found[:, :2] / found[:, 2:])
+            assert torch.allclose(seen[:, 2], found[:, 2])  # depth stays what it is

@@ -1,12 +1,14 @@
 """Depth from motion as a system: loss, logs, old checkpoints, frames of one's own, and panoramas."""
 
 import inspect
+import math
 import os
 import random
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +23,14 @@ from immersivedepth.data import images
 from immersivedepth.data.making import MakeData
 from immersivedepth.data.still_box import StillBox
 from immersivedepth.data.synthetic import make_world, render_erp
+from immersivedepth.geometry import directions, pinhole
 from immersivedepth.nets.depthnet import DepthNet
-from immersivedepth.scene import Kind
+from immersivedepth.scene import Kind, Rig
 from immersivedepth.stages.predict.motion import Motion
 from immersivedepth.stages.project import Icosahedron
-from immersivedepth.systems.motion_stillbox import MotionStillBox
+from immersivedepth.systems.motion_stillbox import MotionStillBox, nominal_ways
 from immersivedepth.training import checkpoints
+from immersivedepth.training.records import read_rows
 from immersivedepth.weights import read
 
 ROOT = Path(__file__).parents[2]
@@ -144,10 +148,7 @@ def test_frames_of_ones_own(tmp_path):
     data = StillBox(images=str(tmp_path / "in"), height=64, width=64)
     with torch.inference_mode():
         done = list(system.predict(net, data, tmp_path / "out", {}))
-        twice = list(
-            system.predict(net, StillBox(images=data.images, height=64, width=64, displacement=[0.0, 0.0, 0.6]),
-                           tmp_path / "twice", {})
-        )  # fmt: skip
+        twice = list(system.predict(net, replace(data, displacement=(0.0, 0.0, 0.6)), tmp_path / "twice", {}))
     assert [Path(d.source).name for d in done] == ["frame_002.png", "frame_003.png", "frame_004.png"]
     names = {path.name for d in done for path in d.files}
     assert names == {f"frame_{i:03d}{end}" for i in (2, 3, 4) for end in ("_disp.png", "_depth.png", ".npy")}
@@ -167,6 +168,49 @@ def test_a_bad_frame_does_not_stop_the_others(tmp_path):
     assert all("frame_001.png" in d.error for d in done[:2])
 
 
+@pytest.mark.parametrize(("batch_norm", "elu"), [(False, False), (True, True)])
+def test_pictures_are_drawn_whatever_the_network_says(tmp_path, batch_norm, elu):
+    """An untrained network without ELU says less than nothing here and there."""
+    frames(tmp_path, 2)
+    system = MotionStillBox(batch_norm=batch_norm, elu=elu, output_raw=True)
+    torch.manual_seed(0)
+    with torch.inference_mode():
+        (done,) = system.predict(
+            system.net().eval(), StillBox(images=str(tmp_path), height=64, width=64), tmp_path / "out", {}
+        )
+    depth = np.load(tmp_path / "out/frame_001.npy")
+    assert elu or depth.min() < 0
+    shown = images.read_image(tmp_path / "out/frame_001_disp.png").image
+    assert shown.shape == (3, 48, 64)
+    assert int(shown.max()) == 255  # the nearest is white
+    assert len(done.files) == 3
+
+
+def test_the_way_to_metres():
+    """The original's formula; with a known angle that of a camera which sees the same with 90 degrees."""
+    assert nominal_ways(StillBox(), (48, 64), (64, 64)) == 1
+    assert nominal_ways(StillBox(displacement=(0.0, 0.3, 0.4)), (48, 64), (64, 64)) == pytest.approx(5 / 3)
+    for way, want in (((0.3, 0, 0), 2.0), ((0, 0, 0.3), 1.0), ((0, 0.3, 0), 8 / 3)):
+        data = StillBox(displacement=way, fov=2 * math.degrees(math.atan(0.5)))
+        # Tangents 0.5 across and 3/8 upwards, squeezed into a square.
+        assert nominal_ways(data, (48, 64), (64, 64)) == pytest.approx(want)
+    # As they are, both axes have the same focal length.
+    data = StillBox(displacement=(0, 0.3, 0), fov=90.0)
+    assert nominal_ways(data, (48, 64), (48, 64)) == pytest.approx(1)
+
+
+def test_frames_of_one_name_do_not_overwrite_each_other(tmp_path):
+    for name in ("a", "b"):
+        frames(tmp_path / name, 2)
+    (tmp_path / "list.txt").write_text("".join(f"{d}/frame_{i:03d}.png\n" for d in "ab" for i in (0, 1)))
+    system = MotionStillBox(output_disp=False)
+    data = StillBox(images=str(tmp_path / "list.txt"), height=64, width=64)
+    with torch.inference_mode():
+        done = list(system.predict(system.net().eval(), data, tmp_path / "out", {}))
+    names = [path.name for d in done for path in d.files]
+    assert names == ["000001_frame_001_depth.png", "000002_frame_000_depth.png", "000003_frame_001_depth.png"]
+
+
 def test_a_list_of_frames_and_mistakes(tmp_path):
     frames(tmp_path, 3)
     (tmp_path / "list.txt").write_text("frame_002.png\nframe_000.png\n")
@@ -183,8 +227,64 @@ def test_a_list_of_frames_and_mistakes(tmp_path):
             list(system.predict(net, StillBox(), tmp_path, {}))
         with pytest.raises(ConfigError, match="all false"):
             list(MotionStillBox(output_disp=False, output_depth=False).predict(net, StillBox(), tmp_path, {}))
+        with pytest.raises(ConfigError, match="dataset.fov"):
+            list(system.predict(net, StillBox(images=str(tmp_path), fov=60.0), tmp_path, {}))
     with pytest.raises(ConfigError, match="frame_shift=0"):
         MotionStillBox(frame_shift=0)
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+def fitted(compose, root, folder, *more):
+    plain = ("trainer.workers=0", "trainer.batch_size=2", "trainer.log_every=1", "trainer.pictures=1")
+    config = compose("system=motion_stillbox", "device.kind=cpu", *plain, *more)
+    data = StillBox(str(root), train_share=0.5)
+    return build(config["trainer"]).fit(build(config["system"]), data, folder, seed=int(config["seed"]))
+
+
+def tabbed(path):
+    return [line.split("\t") for line in path.read_text().splitlines()]
+
+
+def test_a_run_leaves_the_logs_of_the_original(compose, made, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = fitted(compose, made, tmp_path, "trainer.epochs=1")
+    assert found.position.best_epoch == 1  # the original never kept its first epoch
+    assert (tmp_path / "checkpoints/best.ckpt").is_file()
+    head, *rows = tabbed(tmp_path / "progress_log_summary.csv")
+    assert head == [
+        "train_loss",
+        "train_depth_error",
+        "normalized_train_error",
+        "depth_error",
+        "normalized_depth_error",
+    ]
+    assert len(rows) == 1
+    assert all(float(value) > 0 for value in rows[0])
+    assert float(rows[0][3]) == pytest.approx(found.position.best)
+    head, *rows = tabbed(tmp_path / "progress_log_full.csv")
+    assert head == ["train_loss", "train_depth_error"]
+    assert len(rows) == 5  # ten frames of one film, two at a time
+    board = EventAccumulator(str(tmp_path / "tensorboard"))
+    board.Reload()
+    scalars = {"train/loss", "train_epoch/depth_error", "val_epoch/depth_error", "val_epoch/normalized_error"}
+    assert scalars <= set(board.Tags()["scalars"])
+    assert board.Tags()["images"] == ["samples"]  # both frames, truth and result of fixed samples
+    assert list((tmp_path / "pictures").iterdir())
+
+
+def test_each_size_starts_from_the_one_before(compose, made, tmp_path):
+    """With a learning rate of nothing, the weights of the larger size stay those it began with."""
+    MakeData("stillbox", str(tmp_path / "large"), count=2, size=48, workers=1)()
+    first = fitted(compose, made, tmp_path / "small", "trainer.epochs=1").net.state_dict()
+    best = tmp_path / "small/checkpoints/best.ckpt"
+    second = fitted(compose, tmp_path / "large", tmp_path / "next", "experiment=stillbox_128", "trainer.epochs=1",
+                    "trainer.optimiser.lr=0", f"trainer.init_from={best}").net  # fmt: skip
+    names = [name for name, _ in second.named_parameters()]
+    assert all(torch.equal(first[name], second.state_dict()[name]) for name in names)
+    assert not torch.equal(first["conv1.0.weight"], MotionStillBox().net().conv1[0].weight)
 
 
 # ---- panoramas -------------------------------------------------------------------------------------------------------
@@ -208,38 +308,31 @@ def test_two_panoramas_are_looked_at_view_by_view(two):
     assert plain.values.shape == (20, 1, 32, 32)
     way = Motion(second=second, size=32, weights=weights, displacement=(0.0, 0.0, 0.6))(views)
     assert set(way.kinds) == {Kind.METRIC_DISTANCE}
-    assert torch.allclose(way.values, 2 * plain.values, rtol=1e-5)
-    from immersivedepth.geometry import pinhole
-
+    ratio = way.values / plain.values
+    assert torch.allclose(ratio, ratio[:, :, :1, :1].expand_as(ratio), rtol=1e-5)  # one factor for each view
+    assert ratio.amin() >= 2 / float(views.rig.tan_half_fov.max()) - 1e-4  # views of 100 degrees
+    assert ratio.amax() <= 2 + 1e-4
     rays = F.normalize(pinhole.view_rays(views.rig.rotation, views.rig.tan_half_fov, 32), dim=-1)
     along = rays[..., 2].abs() > 0.999
     assert (way.confidence[:, 0][along] == 0).all()
     assert way.confidence.max() > 0.999
 
 
-def test_depth_follows_the_focal_length(two, monkeypatch):
-    """The same pictures under twice the tangent of the angle are half as far away."""
+@pytest.mark.parametrize("tangent", [0.5, 1.0, 1.7])
+def test_depth_follows_the_way_that_each_view_seems_to_go(two, monkeypatch, tangent):
+    """A view along the motion sees the way as it is, one across it as its focal length shows it."""
     picture, second, weights = two
-    motion = Motion(second=second, size=32, weights=weights)
-    monkeypatch.setattr(Motion, "_second", picture.image, raising=False)
-    from dataclasses import replace
-
-    from immersivedepth.geometry import warp
-
     views = Icosahedron(resolution=32)(picture)
-    pictures = warp.erp_to_views(picture.image.float(), views.rig)
-    monkeypatch.setattr(warp, "erp_to_views", lambda image, rig: pictures)
-    one = motion(views)
-    wide = replace(views, rig=replace(views.rig, tan_half_fov=2 * views.rig.tan_half_fov))
-    two_ = motion(wide)
-    from immersivedepth.geometry import pinhole
-
-    def depth(prediction):
-        rig = prediction.rig
-        rays = pinhole.view_rays(rig.rotation, rig.tan_half_fov, 32)
-        return prediction.values / rays.norm(dim=-1)[:, None]
-
-    assert torch.allclose(depth(one), 2 * depth(two_), rtol=1e-4)
+    rig = Rig(pinhole.look_along(directions.cube_faces()), torch.full((6,), tangent), 32)
+    views = replace(views, images=views.images[:6], rig=rig, mask=None)
+    motion = Motion(second=second, size=32, weights=weights, displacement=(0.0, 0.6, 0.0))
+    constant = staticmethod(lambda pairs, before, after: torch.full((6, 1, 32, 32), 10.0))
+    monkeypatch.setattr(Motion, "_runner", constant)
+    depth = motion(views).values / pinhole.ray_lengths(rig.tan_half_fov, 32)[:, None]
+    along = rig.rotation[:, 1, 2].abs() > 0.5  # the forward axis in the world, along +y or -y
+    assert int(along.sum()) == 2
+    assert torch.allclose(depth[along], torch.tensor(20.0), rtol=1e-5)
+    assert torch.allclose(depth[~along], torch.tensor(20.0 / tangent), rtol=1e-5)
 
 
 def test_what_is_missing_is_told(two):
@@ -281,6 +374,10 @@ def test_two_processes_do_what_one_does(made, tmp_path):
     one, two = (read(next((tmp_path / name).rglob("last.ckpt"))) for name in ("one", "two"))
     # Sums in another order, through ten steps of momentum.
     assert max(float((one[k] - two[k]).abs().max()) for k in one) < 1e-4
+    rows = [[r for r in read_rows(next((tmp_path / n).rglob("metrics.jsonl"))) if r["whole"]] for n in ("one", "two")]
+    assert [r["split"] for r in rows[0]] == ["train", "val"] * 2
+    for x, y in zip(*rows, strict=True):
+        assert (x["loss"], x["depth_error"]) == pytest.approx((y["loss"], y["depth_error"]), rel=1e-4)
 
 
 def same(a, b):
@@ -293,34 +390,42 @@ def same(a, b):
     return a == b
 
 
+def kill_once(made, base, settings, drawn):
+    """Start or continue the run and kill it: while it starts, or at a random moment after progress of its own."""
+    saved = next(base.rglob("last.ckpt"), None)
+    before = saved.stat().st_mtime_ns if saved else 0
+    early = drawn.random() < 0.2
+    wait = drawn.uniform(0, 4) if early else drawn.uniform(0, 0.5)  # seconds: it takes about 4 to start
+    with subprocess.Popen(
+        command(made, base, *settings, "is_continue=true"),
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        deadline = time.monotonic() + 120
+        while not early and process.poll() is None and time.monotonic() < deadline:
+            saved = next(base.rglob("last.ckpt"), None)
+            if saved and saved.stat().st_mtime_ns > before:
+                break
+            time.sleep(0.01)
+        time.sleep(wait)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
+    for path in base.rglob("*.ckpt"):
+        checkpoints.load(path)  # whole, whatever it was doing
+
+
 @pytest.mark.slow
 def test_killed_at_random_and_continued_it_ends_with_the_same_bits(made, tmp_path):
-    """IMMERSIVEDEPTH_KILLS sets how often; 20 were run for the release notes."""
-    kills, seed = int(os.environ.get("IMMERSIVEDEPTH_KILLS", "3")), 7
-    settings = ("trainer.epochs=8", "trainer.save_every=1")
+    """IMMERSIVEDEPTH_KILLS sets how often, IMMERSIVEDEPTH_KILL_SEED when."""
+    kills = int(os.environ.get("IMMERSIVEDEPTH_KILLS", "3"))
+    drawn, base = random.Random(int(os.environ.get("IMMERSIVEDEPTH_KILL_SEED", "7"))), tmp_path / "cut"
+    epochs = 4 + 2 * kills  # of five steps: more than are made before the last kill
+    settings = (f"trainer.epochs={epochs}", "trainer.save_every=1", "scheduler=milestones")
     run(made, tmp_path / "whole", *settings)
-    drawn, base = random.Random(seed), tmp_path / "cut"
-    for number in range(kills):
-        with subprocess.Popen(
-            command(made, base, *settings, "is_continue=true"),
-            cwd=ROOT,
-            env=ENVIRONMENT,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        ) as process:
-            started, saved = time.monotonic(), list(base.rglob("last.ckpt"))
-            before = saved[0].stat().st_mtime_ns if saved else 0
-            # At a random moment after it has made some progress of its own.
-            while process.poll() is None and time.monotonic() - started < 120:
-                saved = list(base.rglob("last.ckpt"))
-                if saved and saved[0].stat().st_mtime_ns > before:
-                    time.sleep(drawn.uniform(0, 0.4))
-                    break
-                time.sleep(0.02)
-            process.send_signal(signal.SIGKILL)
-        for path in base.rglob("*.ckpt"):
-            checkpoints.load(path)
-        assert number >= 0
+    for _ in range(kills):
+        kill_once(made, base, settings, drawn)
     run(made, base, *settings, "is_continue=true")
     for name in ("last.ckpt", "best.ckpt"):
         whole, cut = (checkpoints.load(next((tmp_path / d).rglob(name))) for d in ("whole", "cut"))
@@ -331,7 +436,7 @@ def test_killed_at_random_and_continued_it_ends_with_the_same_bits(made, tmp_pat
         assert whole["training"]["position"] == cut["training"]["position"]
     assert not [p for p in base.rglob("*") if ".part" in p.name]
     summary = next(base.rglob("progress_log_summary.csv")).read_text().splitlines()
-    assert len(summary) == 9
+    assert len(summary) == 1 + epochs
     assert all(len(line.split("\t")) == 5 for line in summary)
     whole_log, cut_log = (next((tmp_path / d).rglob("progress_log_full.csv")).read_text() for d in ("whole", "cut"))
     assert whole_log == cut_log

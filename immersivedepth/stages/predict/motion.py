@@ -27,13 +27,15 @@ _BLIND = 0.05  # sine of the angle to the motion below which there is no paralla
 class Motion:
     """Both panoramas must look the same way (stabilised); the picture of the run is the second of the two.
 
-    The network knows pictures of 90 degrees and a way of 0.3 m; depth scales with the way, and with the focal length
-    that views really have. Views along the motion see little parallax: they are trusted by the sine of the angle to it.
+    The network knows pictures of 90 degrees and a way of 0.3 m. A narrower or wider view sees what one of 90 degrees
+    would see on another way, of the same depth along its axis, so depth scales with the length of that one. Rays along
+    the motion have little parallax: they are trusted by the sine of the angle to it. Without `displacement` every view
+    has a scale of its own, which the alignment finds.
     """
 
     second: str | None = None  # the other panorama, taken before
     displacement: tuple[float, float, float] | None = None  # metres from it to this one: forward, left, up
-    size: Annotated[int, Range(32, 2048)] = 256  # pixels at which views are looked at
+    size: Annotated[int, Range(32, 2048)] = 256  # pixels of the pictures that the weights were trained with
     batch_norm: bool = True
     elu: bool = True
     clamp: bool = False
@@ -46,16 +48,17 @@ class Motion:
 
     def __call__(self, views: Views) -> Prediction:
         rig = views.rig
-        other = warp.erp_to_views(unit_image(self._second), rig)
-        pairs = torch.cat([other.to(views.images.device), unit_image(views.images)], 1)
+        other = warp.erp_to_views(unit_image(self._second).to(views.images.device), rig)
+        pairs = torch.cat([other, unit_image(views.images)], 1)
         values = self._runner(pairs, self._before, lambda y: self._restored(y, rig.resolution))
         rays = pinhole.view_rays(rig.rotation, rig.tan_half_fov, rig.resolution)
-        # Apparent motion grows with the focal length: what the network takes for 90 degrees is nearer or farther.
-        scale = 1 / rig.tan_half_fov.to(values)
+        scale = values.new_ones(len(rig))
         kind, confidence = Kind.SCALE_DISTANCE, None
         if self.displacement is not None:
             way = torch.tensor(self.displacement)
-            scale = scale * float(way.norm()) / NOMINAL
+            in_view = way.to(rig.rotation) @ rig.rotation  # [V, 3]
+            tangents = rig.tan_half_fov.to(in_view)[:, None].expand(-1, 2)
+            scale = pinhole.apparent_way(in_view, tangents).norm(dim=-1).to(values) / NOMINAL
             kind = Kind.METRIC_DISTANCE
             unit = (F.normalize(rays, dim=-1) @ F.normalize(way, dim=0).to(rays)).square()
             confidence = (1 - unit).clamp_min(0).sqrt()[:, None].to(values)
