@@ -7,6 +7,7 @@ stem and their yaw agree. Depth is the distance along the ray in metres; 1e10 ma
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from ..checks import ConfigError, InputError, Range
 from ..geometry import sphere, stereo
+from ..scene import unit_image
 from . import images
 from .samples import Batch
 
@@ -27,6 +29,7 @@ Split = Literal["train", "val", "test"]
 BASELINE = 0.26  # metres
 REFERENCE = "Left_Down"
 PLACE = {"right": "Right", "up": "Up"}
+_SUFFIX = {"color": "png", "depth": "exr", "normal": "exr"}
 HOLE = 1000.0  # metres; what is farther is a hole
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -40,6 +43,8 @@ _SETS = ("Matterport3D", "Matterport", "Matteport3D", "Stanford2D3D", "Stanford"
 # The order in which the original program listed the data before it cut the list into five parts.
 _ORDER = ("SunCG", "Stanford2D3D", "Matterport3D")
 _FOLDS = 5
+_HASH_LENGTH = 32  # a stem without a pose begins with that many digits
+_MULTIPLE = 16  # of the rows of a Cassini view: then the network joins their ends exactly
 _NS_RADIUS, _NS_PAD = 3, 32  # pixels: of the inpainting, and of what is added at the seam before it
 
 
@@ -76,6 +81,7 @@ class ThreeD60:
     )
     yaws: list[float] | None = None  # which renderings of a viewpoint; null: all there are
     projection: Literal["cassini", "erp"] = "cassini"
+    columns: Annotated[int, Range(16)] | None = None  # of the Cassini view; null: as many as a panorama has rows
     inpaint: bool = False  # fill holes of the depth instead of leaving them out
     crop_rows: Annotated[int, Range(16)] | None = None  # training looks at so many rows of a pair
     roll: bool = True  # training turns pairs around the baseline
@@ -85,6 +91,8 @@ class ThreeD60:
         """The viewpoints of a part."""
         if self.split == "lists":
             path = self._root / self.lists[split]
+            if not path.is_file() and split == "train":
+                raise InputError(f"{path} not found; set dataset.lists.train to a list of 3D60, or dataset.split")
             return self._chosen(read_list(path, self._root)) if path.is_file() else []
         every = self._chosen(scan(self._root))
         if self.split == "all":
@@ -124,11 +132,14 @@ def scan(root: Path) -> list[View]:
         view = found.setdefault(key, View(*key))
         view.files[match["type"], match["place"]] = path
     views = [v for v in found.values() if ("color", REFERENCE) in v.files]
-    return sorted(views, key=lambda v: (_rank(v.collection), v.collection, v.stem, v.yaw))
+    return sorted(views, key=lambda v: (_rank(v.collection), v.collection, area_of(v) or "", _counted(v.stem), v.yaw))
 
 
 def read_list(path: Path, root: Path) -> list[View]:
-    """The viewpoints of a published list: nine files a line, or a picture and its depth; any roots and separators."""
+    """The viewpoints of a published list, whatever its roots and separators.
+
+    A line names nine files, or a picture and its depth: then the other places are those that lie beside them.
+    """
     views = []
     for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
         if not line.strip():
@@ -144,8 +155,20 @@ def read_list(path: Path, root: Path) -> list[View]:
         collection = files[0].relative_to(root).parts[0] if files[0].is_relative_to(root) else files[0].parent.name
         view = View(collection, stem, yaw)
         view.files.update({(m["type"], m["place"]): f for m, f in zip(matches, files, strict=True) if m})
+        if len(files) < len(_SUFFIX) * (1 + len(PLACE)):
+            view.files.update(_beside(files[0], view) | view.files)
         views.append(view)
     return views
+
+
+def _beside(path: Path, view: View) -> dict[tuple[str, str], Path]:
+    """The files of a viewpoint that are there, told by their names."""
+    every = {
+        (kind, place): path.with_name(f"{view.stem}_{kind}_0_{place}_{view.yaw:.1f}.{suffix}")
+        for kind, suffix in _SUFFIX.items()
+        for place in (REFERENCE, *PLACE.values())
+    }
+    return {key: file for key, file in every.items() if file.is_file()}
 
 
 def rerooted(name: str, root: Path) -> Path:
@@ -219,16 +242,19 @@ class Pairs:
         distance, valid = read_depth(view.path("depth", REFERENCE), data.inpaint)
         if left.shape != right.shape or left.shape[1:] != distance.shape[1:]:
             raise InputError(f"{view.path('color', REFERENCE)}: pictures and depth of a pair differ in size")
-        batch = arranged(left, right, data.side, data.projection)
-        batch["distance"], batch["valid"] = (
-            v if data.projection == "erp" else stereo.to_cassini(v.float(), data.side, "nearest").to(v.dtype)
-            for v in (distance, valid)
-        )
+        batch = arranged(left, right, data)
+        if data.projection == "cassini":
+            size = (batch["theta"].shape[-2], batch["theta"].shape[-1])
+            distance, known = (
+                stereo.to_cassini(v, data.side, "nearest", size) for v in (distance, valid.to(distance.dtype))
+            )
+            valid = known > 0
+        batch["distance"], batch["valid"] = distance, valid
         batch = self._varied(batch, random) if self.training else batch
         return {**batch, "baseline": torch.tensor(data.baseline)}
 
     def _picture(self, path: Path) -> Tensor:
-        return images.read_image(path).image.float() / 255
+        return unit_image(images.read_image(path).image)
 
     def _varied(self, batch: Batch, random: np.random.Generator) -> Batch:
         data = self.data
@@ -248,17 +274,28 @@ class Pairs:
         return batch
 
 
-def arranged(left: Tensor, right: Tensor, side: stereo.Side, projection: str) -> Batch:  # [3, H, W] in 0..1 each
+def arranged(left: Tensor, right: Tensor, data: ThreeD60) -> Batch:  # [3, H, W] in 0..1 each
     """Two panoramas as the network is to see them, normalised, with theta of every pixel."""
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, STD))
+    both = [(picture - mean) / std for picture in (left, right)]
     height, width = left.shape[-2:]
-    if projection == "erp":
-        pole = stereo.frame(side)[:, 2].float()
+    if data.projection == "erp":
+        pole = stereo.frame(data.side)[:, 2].float()
         angle = torch.acos((sphere.erp_rays(height, width) @ pole).clamp(-1, 1))[None]
-        return {"left": (left - mean) / std, "right": (right - mean) / std, "theta": angle}
-    angle = stereo.thetas(height).float().expand(1, width, height)
-    both = (stereo.to_cassini((picture - mean) / std, side) for picture in (left, right))
-    return dict(zip(("left", "right", "theta"), (*both, angle), strict=True))
+        return {"left": both[0], "right": both[1], "theta": angle}
+    columns = data.columns or height
+    rows = math.ceil(width * columns / height / _MULTIPLE) * _MULTIPLE
+    if columns < height:  # mean over areas first: what is looked up point by point would flicker
+        both = [sphere.resize_erp(picture, columns, round(width * columns / height)) for picture in both]
+    both = [stereo.to_cassini(picture, data.side, size=(rows, columns)) for picture in both]
+    angle = stereo.thetas(columns).float().expand(1, rows, columns)
+    return {"left": both[0], "right": both[1], "theta": angle}
+
+
+def _counted(stem: str) -> tuple[int, str]:
+    """Poses in the order of their numbers, not of their digits."""
+    pose = stem.split("_", 1)[0]
+    return int(pose) if pose.isdecimal() and len(pose) < _HASH_LENGTH else 0, stem
 
 
 def _rank(collection: str) -> int:

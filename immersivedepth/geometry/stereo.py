@@ -78,17 +78,21 @@ def cassini_rays(rows: int, columns: int, side: Side, device: torch.device | Non
     return _laid(turned.movedim(-1, 0)).movedim(0, -1) @ frame(side).to(turned).T
 
 
-def to_cassini(erp: Tensor, side: Side, mode: str = "bilinear") -> Tensor:  # [C, H, W] -> [C, W, H]
-    """A panorama's picture or map in the view where matches lie on rows."""
+def to_cassini(
+    erp: Tensor, side: Side, mode: str = "bilinear", size: tuple[int, int] | None = None
+) -> Tensor:  # [C, H, W] -> [C, rows, columns]
+    """A panorama's picture or map in the view where matches lie on rows; W rows, H columns without a size."""
     check_shapes("to_cassini", erp=(erp, "_ _ _"))
-    height, width = erp.shape[-2:]
-    uv = sphere.rays_to_erp(cassini_rays(width, height, side, erp.device))
+    rows, columns = size or (erp.shape[-1], erp.shape[-2])
+    uv = sphere.rays_to_erp(cassini_rays(rows, columns, side, erp.device))
     return sphere.sample_erp(erp, uv, mode).movedim(-1, 0)
 
 
-def from_cassini(cassini: Tensor, side: Side, mode: str = "bilinear") -> Tensor:  # [C, W, H] -> [C, H, W]
-    """Back to the panorama, around the seam and over all poles."""
-    width, height = cassini.shape[-2:]
+def from_cassini(
+    cassini: Tensor, side: Side, mode: str = "bilinear", size: tuple[int, int] | None = None
+) -> Tensor:  # [C, rows, columns] -> [C, H, W]
+    """Back to the panorama, around the seam and over all poles: as high as the view is wide, unless a size is given."""
+    height, width = size or (cassini.shape[-1], cassini.shape[-2])
     rays = sphere.erp_rays(height, width, cassini.device) @ frame(side).to(cassini)
     return sphere.sample_erp(_laid(cassini), sphere.rays_to_erp(rays), mode).movedim(-1, 0)
 

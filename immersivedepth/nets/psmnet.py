@@ -22,7 +22,8 @@ _FEATURES = 32
 class PSMNet(nn.Module):
     """Disparity of the left picture in pixels: what is at column x there is at x - disparity in the right one.
 
-    Pictures are normalised RGB [B, 3 + extra, h, w] of any size. In training `stackhourglass` gives three maps, coarse
+    Pictures are normalised RGB [B, 3 + extra, h, w] of any size; rows that wrap join exactly where their number is a
+    multiple of 16. In training `stackhourglass` gives three maps, coarse
     to fine; in evaluation, and for `basic` always, there is one. `align_corners` is how the framework of the weights
     enlarged maps: true for files of 2018, false for those of 2021.
     """
@@ -112,10 +113,11 @@ class PSMNet(nn.Module):
         return (chance * steps[:, None, None]).sum(1, keepdim=True)
 
     def _padded(self, pictures: Tensor) -> Tensor:
-        """Rows at the top and columns at the right, up to multiples of 16, as the original pads."""
+        """Rows at the top and columns at the right, up to multiples of 16: empty, as in the original, or wrapping."""
         up, right = -pictures.shape[-2] % _MULTIPLE, -pictures.shape[-1] % _MULTIPLE
         if self.wrap_rows and up:
-            raise ValueError(f"rows that wrap cannot be padded: expected a multiple of {_MULTIPLE}, got {up} too few")
+            rows = torch.arange(-up, pictures.shape[-2], device=pictures.device) % pictures.shape[-2]
+            pictures, up = pictures.index_select(-2, rows), 0
         return F.pad(pictures, (0, right, up, 0)) if up or right else pictures
 
     def _draw(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +23,7 @@ from ..scene import Geometry, Panorama, unit_image
 from ..training import Predicted, Share, Split, System
 
 _FARTHEST = 100.0  # metres: where the parallax is less than can be told, the picture of the result ends
+_NEAREST = 0.02  # metres: nothing is nearer to a camera; a disparity that no point can have ends here
 _BLIND = 0.1  # sine of theta below which a distance cannot be told
 
 
@@ -33,6 +34,7 @@ class Stereo3D60(System):
     kind: Literal["stackhourglass", "basic"] = "stackhourglass"
     max_disparity: Annotated[int, Range(16)] = 96  # pixels of the Cassini view; metres for target=depth
     align_corners: bool = False  # of the framework that trained the weights: true for released files of 2018
+    wrap_rows: bool = True  # the rows of Cassini views are angles; those of raw panoramas are not
     target: Literal["disparity", "depth"] = "disparity"
     angle_map: bool = False  # the network also sees theta
     epipole_weight: bool = True  # count pixels by how well distance can be seen there
@@ -41,15 +43,14 @@ class Stereo3D60(System):
     def net(self) -> nn.Module:
         """PSMNet; its rows wrap unless the released weights' alignment of corners forbids it."""
         try:
-            return PSMNet(
-                self.kind, self.max_disparity, self.align_corners, not self.align_corners, 4 if self.angle_map else 3
-            )
+            wrap, channels = self.wrap_rows and not self.align_corners, 4 if self.angle_map else 3
+            return PSMNet(self.kind, self.max_disparity, self.align_corners, wrap, channels)
         except ValueError as error:
             raise ConfigError(f"system.{error}") from error
 
     def data(self, dataset: Any, split: Split) -> Samples | None:
         """Pairs of 3D60."""
-        return _checked(dataset).samples(split)
+        return self._checked(dataset).samples(split)
 
     def forward(self, net: nn.Module, batch: Batch) -> Any:
         """One map, or three in training."""
@@ -103,11 +104,11 @@ class Stereo3D60(System):
             return output
         alpha = stereo.to_angle(output, output.shape[-1])
         found = stereo.distance_from(alpha, batch["theta"], batch["baseline"].view(-1, 1, 1, 1))
-        return found.clamp(max=_FARTHEST)
+        return found.clamp(_NEAREST, _FARTHEST)
 
     def predict(self, net: nn.Module, dataset: Any, folder: Path, config: dict[str, Any]) -> Iterable[Predicted]:
         """One pair of panoramas to the full geometry, with every refinement and export of the config."""
-        data = _checked(dataset)
+        data = self._checked(dataset)
         side: stereo.Side = "up" if data.up else "right"
         other = data.up or data.right
         if data.left is None or other is None:
@@ -127,16 +128,16 @@ class Stereo3D60(System):
     def geometry(self, net: nn.Module, left: Panorama, right: Panorama, data: ThreeD60, side: stereo.Side) -> Geometry:
         """The geometry seen from the left panorama."""
         device = next(net.parameters()).device
-        pair = arranged(unit_image(left.image), unit_image(right.image), side, data.projection)
+        pair = arranged(unit_image(left.image), unit_image(right.image), replace(data, side=side))
         batch = {name: value[None].to(device) for name, value in pair.items()}
         batch["baseline"] = torch.tensor([data.baseline], device=device)
         (output,) = self.forward(net, batch)
-        inverse, sight = 1 / self.distance(output, batch).clamp_min(1 / _FARTHEST)[0], batch["theta"].sin()[0]
+        inverse, sight = 1 / self.distance(output, batch).clamp_min(_NEAREST)[0], batch["theta"].sin()[0]
         if data.projection == "cassini":
             # Inverse distance is what may be interpolated: a mean over an edge must not be a point far away.
-            inverse, sight = (stereo.from_cassini(value, side) for value in (inverse, sight))
+            inverse, sight = (stereo.from_cassini(value, side, size=left.size) for value in (inverse, sight))
         distance, sight = (1 / inverse).cpu(), sight.cpu()
-        mask = (sight > _BLIND) & (distance < _FARTHEST)
+        mask = (sight > _BLIND) & (distance > _NEAREST) & (distance < _FARTHEST)
         about = {"side": side, "baseline": data.baseline, "seen_share": round(float(mask.float().mean()), 4)}
         return Geometry(distance, mask, metric=True, report={"stereo": about})
 
@@ -146,11 +147,16 @@ class Stereo3D60(System):
         alpha = stereo.parallax(batch["distance"], batch["theta"], batch["baseline"].view(-1, 1, 1, 1))
         return stereo.to_pixels(alpha, batch["theta"].shape[-1])
 
-
-def _checked(dataset: Any) -> ThreeD60:
-    if not isinstance(dataset, ThreeD60):
-        raise ConfigError("system=stereo_3d60 reads dataset=three_d60; leave dataset to it")
-    return dataset
+    def _checked(self, dataset: Any) -> ThreeD60:
+        if not isinstance(dataset, ThreeD60):
+            raise ConfigError("system=stereo_3d60 reads dataset=three_d60; leave dataset to it")
+        if dataset.projection == "erp" and self.wrap_rows and not self.align_corners:
+            raise ConfigError("dataset.projection=erp: rows of a raw panorama do not wrap; set system.wrap_rows=false")
+        if dataset.projection == "erp" and self.target == "disparity":
+            raise ConfigError(
+                "dataset.projection=erp: matches lie on rows only in Cassini views; set system.target=depth"
+            )
+        return dataset
 
 
 def _panorama(path: str) -> Panorama:

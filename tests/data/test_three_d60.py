@@ -97,6 +97,12 @@ def test_lists_of_two_columns_and_their_typing_mistake(tmp_path):
         (tmp_path / "list.txt").write_text(line)
         (view,) = read_list(tmp_path / "list.txt", tmp_path)
         assert view.path("depth", "Left_Down").is_file()
+        assert view.path("color", "Right").is_file()  # not named, but there
+        assert view.path("depth", "Up").is_file()
+    (tmp_path / "Matterport3D" / name.replace("Left_Down", "Right").format("color", "png")).unlink()
+    (view,) = read_list(tmp_path / "list.txt", tmp_path)
+    with pytest.raises(InputError, match="holds no color picture of Right"):
+        view.path("color", "Right")
 
 
 def test_a_list_that_mixes_viewpoints_is_refused(tmp_path):
@@ -127,6 +133,13 @@ def test_the_five_parts_of_the_original_program(tmp_path):
     assert {v.collection for v in parts["val"]} == {"Matterport3D"}
     everything = [v.stem for p in parts.values() for v in p]
     assert len(set(everything)) == 10
+
+
+def test_the_original_program_went_through_areas_and_poses_in_order(tmp_path):
+    for area, pose in (("3", 0), ("1", 10), ("1", 2), ("5b", 0), ("5a", 1)):
+        viewpoint(tmp_path, f"Stanford2D3D/area{area}", f"{pose}_area_{area}1", ("Left_Down",))
+    stems = [v.stem for v in scan(tmp_path)]
+    assert stems == ["2_area_11", "10_area_11", "0_area_31", "1_area_5a1", "0_area_5b1"]
 
 
 def test_the_official_areas(tmp_path):
@@ -230,6 +243,17 @@ def test_training_turns_and_crops_pairs_together(made):
     assert torch.equal(still["left"], judged["left"])
 
 
+@pytest.mark.parametrize(("columns", "rows"), [(16, 32), (64, 128), (20, 48)])
+def test_views_of_another_resolution(made, columns, rows):
+    root, _ = made
+    sample = ThreeD60(str(root), split="all", columns=columns).samples("test").sample(0, np.random.default_rng(0))
+    usual = ThreeD60(str(root), split="all").samples("test").sample(0, np.random.default_rng(0))
+    for name in ("left", "right", "distance", "valid", "theta"):
+        assert sample[name].shape[-2:] == (rows, columns)
+    assert sample["valid"].dtype == torch.bool
+    assert sample["left"].mean(dim=(1, 2)) == pytest.approx(usual["left"].mean(dim=(1, 2)), abs=0.05)
+
+
 def test_raw_panoramas_as_the_original_took_them(made):
     root, _ = made
     sample = ThreeD60(str(root), split="all", projection="erp").samples("train").sample(0, np.random.default_rng(0))
@@ -243,4 +267,6 @@ def test_mistakes_are_told(tmp_path):
         ThreeD60().views("train")
     with pytest.raises(InputError, match="is not a folder"):
         ThreeD60(str(tmp_path / "none")).views("train")
-    assert ThreeD60(str(tmp_path)).samples("train") is None
+    with pytest.raises(InputError, match="train.txt not found; set dataset.lists.train"):
+        ThreeD60(str(tmp_path)).samples("train")
+    assert ThreeD60(str(tmp_path)).samples("val") is None  # not every data set has one

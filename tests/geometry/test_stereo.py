@@ -77,6 +77,17 @@ def test_there_and_back(side):
 
 
 @pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("size", [(64, 32), (256, 128)])
+def test_views_and_panoramas_of_any_size(side, size):
+    """Both directions meet the exact values of a smooth function at the rays of the size that was asked for."""
+    rays = sphere.erp_rays(48, 96).movedim(-1, 0)
+    view = stereo.to_cassini(rays, side, size=size)
+    assert (view.movedim(0, -1) - stereo.cassini_rays(*size, side)).abs().max() < 0.01  # bilinear over 1/15 radian
+    back = stereo.from_cassini(view, side, size=(40, 80))
+    assert (back.movedim(0, -1) - sphere.erp_rays(40, 80)).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("side", SIDES)
 def test_there_and_back_by_nearest_keeps_values(side):
     labels = torch.arange(32 * 64, dtype=torch.float32).reshape(1, 32, 64)
     found = stereo.to_cassini(labels, side, "nearest")

@@ -91,8 +91,19 @@ def test_impossible_disparities_are_refused(settings):
         small(**settings)
 
 
-def test_wrapping_needs_rows_that_fit():
-    with pytest.raises(ValueError, match="cannot be padded"):
-        small(wrap_rows=True)(*pictures(40, 32))
+def test_rows_that_wrap_are_continued_from_the_other_end():
+    net = small(wrap_rows=True)
+    left, right = pictures(40, 30)
+    padded = net._padded(left)
+    assert padded.shape[-2:] == (48, 32)
+    assert torch.equal(padded[..., :8, :30], left[..., -8:, :])
+    assert padded[..., 30:].count_nonzero() == 0
+    with torch.no_grad():
+        assert net(left, right)[0].shape == (1, 1, 40, 30)
+    tiny = net._padded(left[..., :5, :])  # around more than once
+    assert torch.equal(tiny[..., :11, :30], torch.cat([left[..., 4:5, :], left[..., :5, :], left[..., :5, :]], -2))
+
+
+def test_corners_that_are_pinned_cannot_wrap():
     with pytest.raises(ValueError, match="align_corners"):
         small(wrap_rows=True, align_corners=True)

@@ -88,6 +88,18 @@ def test_the_preset_of_the_original(compose):
     assert (system.target, system.max_disparity, system.kind) == ("depth", 192, "stackhourglass")
     assert (trainer.batch_size, config["trainer"]["optimiser"]["lr"], trainer.scheduler) == (1, 1e-3, None)
     assert (config["dataset"]["projection"], config["dataset"]["inpaint"]) == ("erp", True)
+    assert not system.net().wrap_rows  # rows of a raw panorama are latitudes
+    assert Stereo3D60(max_disparity=16).net().wrap_rows
+
+
+def test_raw_panoramas_are_not_mistaken_for_cassini_views(root):
+    data = ThreeD60(str(root), split="all", projection="erp")
+    with pytest.raises(ConfigError, match="system.wrap_rows=false"):
+        Stereo3D60(target="depth").data(data, "test")
+    with pytest.raises(ConfigError, match="system.target=depth"):
+        Stereo3D60(wrap_rows=False).data(data, "test")
+    with pytest.raises(ConfigError, match="reads dataset=three_d60"):
+        Stereo3D60().data(object(), "test")
 
 
 def test_yaml_shows_every_key_of_the_system_and_its_data():
@@ -113,6 +125,42 @@ def test_checkpoints_of_the_original_are_read(tmp_path, name):
     other = system.net()
     system.read_weights(other, tmp_path / name)
     assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), other.state_dict().values(), strict=True))
+
+
+def test_a_checkpoint_of_the_original_is_a_starting_point_and_runs_resume(root, tmp_path):
+    """Its weights start a run; a run that is cut short and continued ends with the bits of one that was not."""
+    import functools
+
+    system, data = Stereo3D60(kind="basic", max_disparity=16), ThreeD60(str(root), split="all", crop_rows=32)
+    net = system.net()
+    state = {f"module.{key}": value for key, value in net.state_dict().items()}
+    old = {"epoch": 0, "state_dict": state, "optimizer_dict": {}, "val_loss": [np.float64(0.5)]}
+    torch.save(old, tmp_path / "depth_checkpoint_0.tar")
+
+    def trainer(epochs, rate):
+        return Trainer(
+            optimiser=functools.partial(torch.optim.Adam, lr=rate),
+            epochs=epochs,
+            batch_size=2,
+            workers=0,
+            kind="cpu",
+            pictures=0,
+            init_from=str(tmp_path / "depth_checkpoint_0.tar"),
+        )
+
+    def end(folder):
+        return torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+
+    trainer(1, 0.0).fit(system, data, tmp_path / "still")
+    still = end(tmp_path / "still")
+    assert all(torch.equal(still[key], value) for key, value in net.named_parameters())
+    trainer(2, 1e-3).fit(system, data, tmp_path / "whole")
+    trainer(1, 1e-3).fit(system, data, tmp_path / "cut")
+    trainer(2, 1e-3).fit(system, data, tmp_path / "cut", continued=True)
+    whole, cut = end(tmp_path / "whole"), end(tmp_path / "cut")
+    assert whole.keys() == cut.keys()
+    assert all(torch.equal(value, cut[key]) for key, value in whole.items())
+    assert any(not torch.equal(whole[key], value) for key, value in still.items())
 
 
 @pytest.mark.slow
@@ -156,6 +204,43 @@ def test_a_pair_of_ones_own_becomes_a_geometry(root, tmp_path, compose):
     assert "none.png" in bad.error
     with pytest.raises(ConfigError, match="dataset.left and dataset.right"):
         list(system.predict(net, ThreeD60(left=left), tmp_path, config))
+
+
+@pytest.mark.parametrize("columns", [None, 32])
+def test_pairs_of_any_size_become_a_geometry_of_their_size(root, columns):
+    from immersivedepth.scene import Panorama
+
+    system = Stereo3D60(kind="basic", max_disparity=16)
+    left, right = (Panorama(torch.rand(3, 50, 100, generator=torch.Generator().manual_seed(i))) for i in (0, 1))
+    with torch.no_grad():
+        geometry = system.geometry(system.net().eval(), left, right, ThreeD60(columns=columns), "up")
+    assert geometry.distance.shape == geometry.mask.shape == (1, 50, 100)
+    assert geometry.distance.isfinite().all()
+
+
+def test_disparities_that_no_point_can_have_are_masked(root):
+    """Beyond pi - theta the ray of the second camera points away: the formula would give a negative distance."""
+    from immersivedepth.scene import Panorama
+
+    system = Stereo3D60(max_disparity=64)
+
+    class Wrong(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.unused = torch.nn.Parameter(torch.zeros(1))
+
+        def forward(self, left, right):
+            return [torch.full_like(left[:, :1], 20.0)]
+
+    picture = Panorama(torch.zeros(3, 64, 128))
+    with torch.no_grad():
+        geometry = system.geometry(Wrong(), picture, picture, ThreeD60(side="up"), "up")
+    assert (geometry.distance > 0).all()
+    theta = torch.pi * (torch.arange(64) + 0.5) / 64  # of the rows, from straight up
+    possible = theta + 20 * torch.pi / 64 < torch.pi
+    rows = geometry.mask[0].all(-1)
+    assert not rows[~possible].any()
+    assert rows[4:40].all()
 
 
 @pytest.mark.parametrize("side", ["right", "up"])
