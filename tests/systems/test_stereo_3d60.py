@@ -127,6 +127,7 @@ def test_checkpoints_of_the_original_are_read(tmp_path, name):
     assert all(torch.equal(a, b) for a, b in zip(net.state_dict().values(), other.state_dict().values(), strict=True))
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_the_original_is_a_starting_point_and_runs_resume(root, tmp_path):
     """Its weights start a run; a run that is cut short and continued ends with the bits of one that was not."""
     import functools
