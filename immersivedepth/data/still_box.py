@@ -7,6 +7,7 @@ axis, a field of view of 90 degrees, speed in m/s in camera axes (right, up, for
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +25,8 @@ Split = Literal["train", "val", "test"]
 SHIFT = 3  # frames between the two pictures of the nominal displacement
 FARTHEST = 100.0  # metres; what is farther counts as this far
 MEAN, STD = 0.5, 0.2
+_LEVEL = 1e-6  # 1 - cosine of half the angle between two frames: a sixth of a degree
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,12 @@ class Film:
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    @property
+    def turns(self) -> bool:
+        """Whether the camera looks another way in some frame; a quaternion and its negative are one rotation."""
+        first = np.array(self.orientation[:1])
+        return any(abs(abs(float(first[0] @ q)) - 1) > _LEVEL for q in map(np.array, self.orientation))
 
     def displacement(self, shift: int) -> Tensor:  # [3]
         """Metres that the camera moves in so many frames."""
@@ -76,7 +85,13 @@ class StillBox:
         found = sorted(Path(self.root).expanduser().rglob("metadata.json"))
         if not found:
             raise InputError(f"{self.root} holds no metadata.json; set dataset.root to a folder of Still Box")
-        return [film for path in found for film in read_films(path)]
+        films = [film for path in found for film in read_films(path)]
+        turning = sum(film.turns for film in films)
+        if turning:
+            log.warning(
+                "%s: the camera turns in %d of %d films, which DepthNet cannot see", self.root, turning, len(films)
+            )
+        return films
 
 
 def read_films(path: Path) -> list[Film]:
@@ -131,11 +146,14 @@ class Pairs:
             if random.random() < 0.5:
                 first, second = second, first
         depth = read_depth(film.depths[second])
+        pictures = [images.read_image(film.pictures[i]).image for i in (first, second)]
+        if not depth.shape[-2:] == pictures[0].shape[-2:] == pictures[1].shape[-2:]:
+            raise InputError(f"{film.depths[second]} has another size than the pictures of its film; copy them again")
         if self.training:
             depth = scaled(depth, second - first)
         batch = {
-            "first": normalised(images.read_image(film.pictures[first]).image),
-            "second": normalised(images.read_image(film.pictures[second]).image),
+            "first": normalised(pictures[0]),
+            "second": normalised(pictures[1]),
             "depth": depth.clamp(0, FARTHEST),
             "displacement": film.displacement(second - first),
         }

@@ -103,6 +103,27 @@ def test_flips_mirror_everything_and_turn_the_displacement():
     assert len(seen) == 4
 
 
+def test_orientations_are_read_and_a_camera_that_turns_is_told(tmp_path, caplog):
+    labelled(tmp_path, scenes=3)
+    about = json.loads((tmp_path / "00/metadata.json").read_text())
+    half = math.radians(2) / 2
+    for scene, angles in zip(about["scenes"], ([], [0.0] * 10, [half * i for i in range(10)]), strict=True):
+        scene["orientation"] = [[math.cos(a), 0, math.sin(a), 0] for a in angles]
+    about["scenes"][1]["orientation"][4] = [-1.0, 0, 0, 0]  # the same rotation as 1, 0, 0, 0
+    (tmp_path / "00/metadata.json").write_text(json.dumps(about))
+    films = StillBox(str(tmp_path)).films
+    assert [len(film.orientation) for film in films] == [0, 10, 10]
+    assert [film.turns for film in films] == [False, False, True]
+    assert "turns in 1 of 3 films" in caplog.text
+
+
+def test_a_depth_map_of_another_size_is_told(tmp_path):
+    val = StillBox(str(labelled(tmp_path, scenes=2)), train_share=0.5).samples("val")
+    images.write_npy(val.films[0].depths[SHIFT], np.ones((8, 16), np.float32))
+    with pytest.raises(InputError, match="another size than the pictures"):
+        val.sample(0, np.random.default_rng(0))
+
+
 def test_made_films_are_the_real_layout(made):
     films = StillBox(str(made)).films
     assert len(films) == 3

@@ -412,7 +412,7 @@ def kill_once(made, base, settings, drawn):
         time.sleep(wait)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
-    for path in base.rglob("*.ckpt"):
+    for path in (*base.rglob("last.ckpt"), *base.rglob("best.ckpt")):
         checkpoints.load(path)  # whole, whatever it was doing
 
 
