@@ -21,7 +21,7 @@ from .world import World
 KEEP_OFF = 0.3  # metres, least distance of a camera from anything
 _TRIES = 96
 
-KINDS = ("room", "interior", "outdoor", "showroom", "cube_room", "sphere", "still_box", *simple.MEASURED)
+KINDS = ("room", "interior", "outdoor", "showroom", "cube_room", "sphere", "still_box", "figure", *simple.MEASURED)
 STYLES: dict[str, tuple[str, ...]] = {"room": tuple(INDOOR), "interior": tuple(INDOOR), "outdoor": tuple(OUTDOOR)}
 
 
@@ -31,7 +31,7 @@ def make_world(kind: str, seed: int = 0, style: str | None = None, **options: An
     room, interior (several rooms), outdoor: rich scenes; `style` is one of STYLES[kind], or drawn from the seed.
     showroom: one composed living room, in which the seed moves small things.
     cube_room (half=[x, y, z]) and sphere (radius=...): the camera in the middle, not turned. b1_*: test rooms.
-    still_box: twenty things that float in a large box.
+    still_box: twenty things that float in a large box. figure: one made-up thing before an empty sky.
     """
     if kind not in KINDS:
         raise ConfigError(f"kind: expected one of {', '.join(KINDS)}, got {kind!r}. Choose one of them.")
@@ -140,6 +140,12 @@ def _make_still_box(build: Builder, style: str, options: dict[str, Any]) -> tupl
     return True, [simple.still_box(build)]
 
 
+def _make_figure(build: Builder, style: str, options: dict[str, Any]) -> tuple[bool, list[Space]]:
+    _only(options)
+    simple.figure(build)
+    return False, [(0.0, 0.0, 0.0, 0.0, 1.0, 1.0)]
+
+
 def _measured(kind: str) -> Callable[[Builder, str, dict[str, Any]], tuple[bool, list[Space]]]:
     def make(build: Builder, style: str, options: dict[str, Any]) -> tuple[bool, list[Space]]:
         _only(options)
@@ -162,5 +168,6 @@ _BUILD: dict[str, Callable[[Builder, str, dict[str, Any]], tuple[bool, list[Spac
     "cube_room": _make_cube,
     "sphere": _make_sphere,
     "still_box": _make_still_box,
+    "figure": _make_figure,
     **{kind: _measured(kind) for kind in simple.MEASURED},
 }

@@ -101,3 +101,33 @@ def still_box(build: Builder) -> tuple[float, float, float, float, float, float]
         build.light(corner, (0.35 * half**2,) * 3)
     build.sky(zenith=(0, 0, 0), horizon=(0, 0, 0), above=(0.45, 0.45, 0.45), below=(0.3, 0.3, 0.3))
     return -0.6, 0.6, -0.6, 0.6, -0.3, 0.3
+
+
+def figure(build: Builder) -> None:
+    """One made-up standing thing three metres ahead, of a few rounded and square parts, before an empty sky."""
+    draw = build.draw
+    textures = (Texture.PLAIN, Texture.STRIPES, Texture.DOTS, Texture.CHECKER, Texture.CLOTH, Texture.NOISE)
+
+    def material() -> Material:
+        hue = draw.uniform()
+        colours = [hsv(hue + draw.uniform(0, 0.4), draw.uniform(0.2, 0.9), draw.uniform(0.25, 0.95)) for _ in range(3)]
+        return Material(colours[0], colours[1], colours[2], texture=draw.pick(textures), scale=draw.uniform(0.05, 0.2))
+
+    with build.thing(3.0, 0.0, 0.0, yaw=draw.uniform(0, 2 * math.pi)):
+        z, width = 0.0, draw.uniform(0.25, 0.6)
+        for _ in range(draw.integer(2, 4)):
+            tall = draw.uniform(0.25, 0.7)
+            if draw.chance(0.35):
+                build.box((0, 0, z + tall / 2), (width, width * draw.uniform(0.5, 1), tall), material())
+            elif draw.chance(0.5):
+                build.frustum((0, 0, z), width / 2, tall, material())
+            else:
+                build.ball((0, 0, z + tall / 2), (width / 2, width * draw.uniform(0.3, 0.5), tall / 2), material())
+            if draw.chance(0.5):  # something that sticks out
+                out = draw.pick((-1, 1)) * width * draw.uniform(0.4, 0.7)
+                build.box((0, out, z + tall * 0.6), (0.1, width * 0.7, 0.1), material(), yaw=draw.uniform(-0.4, 0.4))
+            z += tall * draw.uniform(0.85, 1)
+            width *= draw.uniform(0.6, 1)
+        build.ball((0, 0, z + width * 0.35), width * draw.uniform(0.3, 0.45), material())
+    build.light((1.0, draw.uniform(-3, 3), draw.uniform(2, 5)), (9.0, 9.0, 9.0))
+    build.sky(zenith=(0, 0, 0), horizon=(0, 0, 0), above=(0.5, 0.5, 0.5), below=(0.35, 0.35, 0.35))
