@@ -24,6 +24,7 @@ Split = Literal["train", "val", "test"]
 NEAREST, FARTHEST = 0.1, 300.0  # metres
 _PERCENTILE = 99.0  # of a map: what is farther is clipped to it
 _FIRST = 260  # pictures of the original's training part
+_SHARED = 0.5  # of a small pixel that must be measured for it to count
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,8 @@ class Diode:
     size: Annotated[int, Range(16)] = 256  # pixels of a side at which pictures are looked at
     split: Literal["folders", "shuffled"] = "folders"
     seed: Annotated[int, Range(0)] = 42  # of the shuffle
+    least_log: float = NEAREST  # log depths below it count as this much; the original's 0.1 is 1.1 m
+    flips: bool = False  # training mirrors left to right
     images: str | None = None  # of one's own, for mode=predict: a picture, a folder or a .txt list
 
     def samples(self, split: Split) -> Pictures | None:
@@ -63,7 +66,7 @@ class Diode:
             order = np.random.RandomState(self.seed).permutation(len(every))  # pandas shuffles with this generator
             cut = min(_FIRST, len(every) * 4 // 5)
             found = [every[i] for i in (order[:cut] if split == "train" else order[cut:])]
-        return Pictures(self, found) if found else None
+        return Pictures(self, found, split == "train") if found else None
 
     def _below(self, part: str) -> list[Scan]:
         return [s for s in self._scans if s.picture.relative_to(self._root).parts[0] == part]
@@ -94,25 +97,34 @@ class Pictures:
 
     data: Diode
     scans: list[Scan]
+    training: bool = False
 
     def __len__(self) -> int:
         return len(self.scans)
 
     def sample(self, index: int, random: np.random.Generator) -> Batch:
-        """One picture; nothing about it is random."""
-        scan, size = self.scans[index], (self.data.size, self.data.size)
+        """One picture; nothing about it is random but that training may mirror it."""
+        scan, data = self.scans[index], self.data
+        size = (data.size, data.size)
         image = images.read_image(scan.picture).image.float() / 255
         depth, valid = read_depth(scan.depth, scan.mask)
         if image.shape[-2:] != depth.shape[-2:]:
             raise InputError(f"{scan.picture} and its depth differ in size")
-        target = log_depth(depth, valid)
-        return {
+        # What is not measured neither enters a mean nor bleeds into its neighbours.
+        share = F.interpolate(valid[None].float(), size, mode="bilinear")[0]
+        target = torch.where(valid, log_depth(depth, valid, data.least_log), 0.0)
+        mean = F.interpolate(target[None], size, mode="bilinear")[0] / share.clamp_min(_SHARED)
+        # Depth and mask are taken at one place: a mean of near and far would be the depth of neither.
+        known = (F.interpolate(valid[None].float(), size, mode="nearest")[0] > 0) & (share > _SHARED)
+        batch = {
             "image": F.interpolate(image[None], size, mode="bilinear", antialias=True)[0],
-            "target": F.interpolate(target[None], size, mode="bilinear")[0],
-            # Depth and mask are taken at one place: a mean of near and far would be the depth of neither.
+            "target": torch.where(known, mean, NEAREST),
             "depth": F.interpolate(depth[None], size, mode="nearest")[0],
-            "valid": F.interpolate(valid[None].float(), size, mode="nearest")[0] > 0,
+            "valid": known,
         }
+        if self.training and data.flips and random.random() < 0.5:
+            batch = {name: value.flip(-1) for name, value in batch.items()}
+        return batch
 
 
 def read_depth(depth: Path, mask: Path) -> tuple[Tensor, Tensor]:  # [1, H, W] twice, the second bool
@@ -124,8 +136,9 @@ def read_depth(depth: Path, mask: Path) -> tuple[Tensor, Tensor]:  # [1, H, W] t
     return values, valid & values.isfinite() & (values > 0)
 
 
-def log_depth(depth: Tensor, valid: Tensor) -> Tensor:
-    """Natural logarithm of depth clipped to 0.1 m and the map's 99th percentile (at most 300 m), then to at least 0.1.
+def log_depth(depth: Tensor, valid: Tensor, least: float = NEAREST) -> Tensor:
+    """Natural logarithm of depth clipped to 0.1 m and the map's 99th percentile (at most 300 m), then to at least
+    `least`, which is 0.1 in the original.
 
     Where nothing is measured it is 0.1; in the original that was whatever the memory held.
     """
@@ -133,5 +146,5 @@ def log_depth(depth: Tensor, valid: Tensor) -> Tensor:
         return torch.full_like(depth, NEAREST)
     farthest = min(FARTHEST, float(np.percentile(depth.numpy(), _PERCENTILE)))
     logarithm = depth.clamp(NEAREST, max(farthest, NEAREST)).log()
-    top = max(float(np.log(max(farthest, NEAREST))), NEAREST)
-    return torch.where(valid, logarithm.clamp(NEAREST, top), NEAREST)
+    top = max(float(np.log(max(farthest, NEAREST))), least)
+    return torch.where(valid, logarithm.clamp(least, top), NEAREST)

@@ -19,10 +19,23 @@ def ssim(
     window: int = 11,
     sigma: float = 1.5,
     k: tuple[float, float] = (0.01, 0.03),
+    valid: Tensor | None = None,
 ) -> Tensor:  # [B, C, h, w] -> [B]
-    """Mean similarity of each image, over the places where the whole window lies inside; -1 to 1."""
+    """Mean similarity of each image, over the places where the whole window lies inside; -1 to 1.
+
+    With `valid` [B, 1, h, w] only windows around valid pixels count, and what is not valid agrees.
+    """
+    if valid is not None:
+        a, b = torch.where(valid, a, 0.0), torch.where(valid, b, 0.0)
     luminance, contrast = _parts(a, b, data_range, window, sigma, k)
-    return (luminance * contrast).mean((1, 2, 3))
+    if valid is None:
+        return (luminance * contrast).mean((1, 2, 3))
+    height, width = luminance.shape[-2:]
+    first = window // 2
+    share = valid[..., first : first + height, first : first + width].to(a.dtype).expand_as(luminance)
+    count = share.sum((1, 2, 3))
+    mean = (luminance * contrast * share).sum((1, 2, 3)) / count.clamp_min(1)
+    return torch.where(count > 0, mean, 1.0)
 
 
 def ms_ssim(

@@ -36,7 +36,7 @@ class UNetDiode(System):
     ssim_weight: float = 0.85
     l1_weight: float = 0.1
     edge_weight: float = 0.9
-    masked_loss: bool = False  # l1 over measured pixels only; the original had lost the mask
+    masked_loss: bool = False  # every term over measured pixels only; the original had lost the mask
     output_scatter: bool = True  # of predict
 
     def net(self) -> nn.Module:
@@ -53,14 +53,13 @@ class UNetDiode(System):
 
     def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         """Similarity, difference and edges, equal to the reference values of TensorFlow."""
-        target, valid = batch["target"], batch["valid"]
-        if not self.masked_loss:
-            valid = torch.ones_like(valid)
-        likeness = ssim(target, outputs, float(outputs.shape[-1]), _WINDOW, k=_K)
+        target, valid = batch["target"], batch["valid"] if self.masked_loss else None
+        likeness = ssim(target, outputs, float(outputs.shape[-1]), _WINDOW, k=_K, valid=valid)
+        everywhere = torch.ones_like(batch["valid"])
         return {
             "ssim": self.ssim_weight * (1 - likeness).mean(),
-            "l1": self.l1_weight * masked(outputs, target, valid, "l1"),
-            "edges": self.edge_weight * edge_weighted_smoothness(outputs, target),
+            "l1": self.l1_weight * masked(outputs, target, everywhere if valid is None else valid, "l1"),
+            "edges": self.edge_weight * edge_weighted_smoothness(outputs, target, valid),
         }
 
     def metrics(self, outputs: Any, batch: Batch) -> dict[str, Share]:

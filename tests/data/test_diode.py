@@ -10,6 +10,7 @@ from immersivedepth.checks import ConfigError, InputError
 from immersivedepth.data import diode, images
 from immersivedepth.data.diode import Diode, log_depth
 from immersivedepth.data.making import MakeData
+from immersivedepth.data.making import diode as diode_making
 
 
 @pytest.fixture(scope="module")
@@ -29,12 +30,15 @@ def write(root, part="val", kind="indoors", scene=0, depth=None, mask=None):
 
 
 def test_made_data_are_the_real_layout(made):
-    names = {p.relative_to(made).as_posix() for p in made.rglob("*.png")}
-    assert names == {
-        f"train/indoors/scene_{s:05d}/scan_{s:05d}/{s:05d}_{s:05d}_indoors_{y:03d}_000.png"
-        for s in (0, 1)
-        for y in (0, 90, 180, 270)
-    }
+    found = sorted(p.relative_to(made) for p in made.rglob("*.png"))
+    assert len(found) == 8
+    for path in found:
+        part, kind, scene, scan, name = path.parts
+        yaw, pitch = (int(v) for v in path.stem.split("_")[-2:])
+        assert (part, kind) == ("train", "indoors")
+        assert name == f"{scene[6:]}_{scan[5:]}_indoors_{yaw:03d}_{pitch:03d}.png"
+        assert yaw % 10 == 0
+        assert pitch in (340, 350, 0, 10)
     path = next(made.rglob("*_depth.npy"))
     assert np.load(path).shape == (48, 64, 1)
     stem = path.name.removesuffix("_depth.npy")
@@ -42,6 +46,22 @@ def test_made_data_are_the_real_layout(made):
     normal = np.load(path.with_name(f"{stem}_normal.npy"))
     known = np.linalg.norm(normal, axis=-1) > 0
     assert np.allclose(np.linalg.norm(normal, axis=-1)[known], 1, atol=1e-5)
+    # Normals face the camera, in the axes of the view.
+    x = (np.arange(64) + 0.5 - 32) / (diode_making.FOCAL[0] * 64 / 1024)
+    y = (np.arange(48) + 0.5 - 24) / (diode_making.FOCAL[1] * 48 / 768)
+    rays = np.stack([*np.meshgrid(x, y), np.ones((48, 64))], -1)
+    assert ((rays * normal).sum(-1)[known] < 1e-3).all()
+
+
+def test_parts_and_kinds_of_made_data():
+    maker = diode_making.Diode(MakeData("diode", "made", count=80, size=48))
+    shots = {task: maker.shots(task) for task in maker.tasks()}
+    parts = {task: {s.path.parts[1] for s in found} for task, found in shots.items()}
+    assert [task for task in shots if parts[task] == {"val"}] == [4, 9, 14, 19]
+    assert [task for task in shots if maker.kind(task) == "outdoor"] == [7, 17]
+    assert len({s.path for found in shots.values() for s in found}) == 80
+    assert torch.allclose(diode_making.turned(90, 0)[:, 2], torch.tensor([0.0, -1.0, 0.0]), atol=1e-6)
+    assert diode_making.turned(0, 10)[2, 2] > 0
 
 
 def test_parts_by_folder_and_kind(tmp_path):
@@ -94,3 +114,38 @@ def test_mistakes_are_told(tmp_path):
     with pytest.raises(InputError, match="has another size"):
         Diode(str(tmp_path)).samples("val").sample(0, np.random.default_rng(0))
     assert diode.NEAREST == 0.1
+
+
+def test_holes_do_not_bleed_into_the_target(tmp_path):
+    """Along the border of a hole the target is what was measured, or unknown, and never a mixture."""
+    depth = np.full((48, 64, 1), np.e, np.float32)
+    depth[:, :23] = 0
+    write(tmp_path, depth=depth, mask=(depth[..., 0] > 0).astype(np.float32))
+    sample = Diode(str(tmp_path), size=16).samples("val").sample(0, np.random.default_rng(0))
+    valid = sample["valid"]
+    assert 0.5 < valid.float().mean() < 0.7
+    assert torch.allclose(sample["target"][valid], torch.tensor(1.0), atol=1e-5)
+    assert (sample["target"][~valid] == torch.tensor(0.1)).all()
+
+
+def test_near_depths_are_kept_where_asked_for():
+    depth = torch.full((1, 10, 10), 0.5)
+    everywhere = torch.ones(1, 10, 10, dtype=torch.bool)
+    assert float(log_depth(depth, everywhere).max()) == pytest.approx(0.1)
+    assert float(log_depth(depth, everywhere, -2.3).max()) == pytest.approx(math.log(0.5))
+
+
+def test_training_mirrors_every_map(tmp_path):
+    depth = np.linspace(1, 9, 48 * 64, dtype=np.float32).reshape(48, 64, 1)
+    write(tmp_path, "train", depth=depth)
+    write(tmp_path, "val", depth=depth)
+    train, val = (Diode(str(tmp_path), size=16, flips=True).samples(p) for p in ("train", "val"))
+    plain = val.sample(0, np.random.default_rng(0))
+    seen = set()
+    for seed in range(8):
+        sample = train.sample(0, np.random.default_rng(seed))
+        turned = not torch.equal(sample["depth"], plain["depth"])
+        seen.add(turned)
+        for name, value in plain.items():
+            assert torch.equal(sample[name], value.flip(-1) if turned else value), name
+    assert seen == {True, False}

@@ -93,3 +93,21 @@ def test_edges_of_the_target_are_weights_not_targets():
     mean = 0.75  # three differences of one in four columns, the last counting as 0
     assert float(edge_weighted_smoothness(steps, flat)) == pytest.approx(mean)
     assert float(edge_weighted_smoothness(steps, steps)) == pytest.approx(mean * np.exp(mean))
+
+
+def test_what_is_not_valid_does_not_count():
+    generator = torch.Generator().manual_seed(2)
+    a, b = torch.rand(2, 2, 1, 24, 24, generator=generator)
+    valid = torch.ones(2, 1, 24, 24, dtype=torch.bool)
+    assert torch.allclose(ssim(a, b, valid=valid), ssim(a, b))
+    steps = [torch.diff(x, dim=d).abs().mean() for d in (-1, -2) for x in (a, b)]
+    want = steps[0] * steps[1].exp() + steps[2] * steps[3].exp()
+    assert torch.allclose(edge_weighted_smoothness(a, b, valid), want)
+    valid[..., 12:] = False
+    wild = a.clone()
+    wild[..., 12:] = 1e3
+    assert torch.equal(ssim(wild, b, valid=valid), ssim(a, b, valid=valid))
+    assert torch.equal(edge_weighted_smoothness(wild, b, valid), edge_weighted_smoothness(a, b, valid))
+    valid[:] = False
+    assert ssim(wild, b, valid=valid).tolist() == [1, 1]
+    assert float(edge_weighted_smoothness(wild, b, valid)) == 0

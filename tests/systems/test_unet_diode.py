@@ -121,3 +121,16 @@ def test_it_looks_at_views(tmp_path, kind):
         UNet().load()
     with pytest.raises(ConfigError, match="multiple of 16"):
         UNet(size=100)
+
+
+def test_the_masked_loss_is_blind_to_what_was_not_measured():
+    generator = torch.Generator().manual_seed(3)
+    outputs, target = torch.rand(2, 2, 1, 32, 32, generator=generator)
+    valid = torch.ones(2, 1, 32, 32, dtype=torch.bool)
+    valid[:, :, 20:] = False
+    batch = {"target": target, "valid": valid}
+    wild = torch.where(valid, outputs, 50.0)
+    masked, plain = UNetDiode(masked_loss=True), UNetDiode()
+    for name, value in masked.losses(outputs, batch).items():
+        assert torch.equal(value, masked.losses(wild, batch)[name]), name
+        assert not torch.equal(plain.losses(outputs, batch)[name], plain.losses(wild, batch)[name]), name
