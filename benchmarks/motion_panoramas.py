@@ -3,8 +3,8 @@
     python -m benchmarks.motion_panoramas --weights best.ckpt [--worlds 8] [--json FILE]
 
 The worlds are made as for mode=make_data data.kind=stillbox, from numbers that no data set of up to a million films
-reaches. The way between the panoramas is 0.3 m in a random direction. Errors are
-medians, relative to the true distance.
+reaches. The way between the panoramas is 0.3 m in a random direction. Errors are medians, relative to the true
+distance.
 """
 
 from __future__ import annotations
