@@ -60,6 +60,7 @@ class StillBox:
     root: str | None = None
     seed: Annotated[int, Range(0)] = 0  # of the division into parts
     train_share: Annotated[float, Range(0.01, 0.99)] = 0.9  # of the films; the rest validates
+    least_shift: Annotated[int, Range(0, 2 * SHIFT)] = 0  # frames between training pictures; 0: also one with itself
     flips: bool = True  # training mirrors pictures, and the displacement with them
     images: str | None = None  # of one's own, for mode=predict: a folder of frames, or a list of files in order
     # Metres between two frames that are compared: right, up, forward; null: nominal, 0.3 m.
@@ -141,8 +142,9 @@ class Pairs:
         film, first = self._places[index]
         second = first + SHIFT
         if self.training:
-            first = int(random.integers(len(film)))
-            second = min(len(film) - 1, first + round(2 * SHIFT * random.random()))
+            least = min(self.data.least_shift, len(film) - 1)
+            first = int(random.integers(len(film) - least))
+            second = min(len(film) - 1, first + max(least, round(2 * SHIFT * random.random())))
             if random.random() < 0.5:
                 first, second = second, first
         depth = read_depth(film.depths[second])

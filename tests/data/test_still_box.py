@@ -74,6 +74,15 @@ def test_training_pairs_shifts_scaling_and_swaps(tmp_path):
     assert shifts == set(range(-6, 7))
 
 
+@pytest.mark.parametrize("least", [1, 2, 6])
+def test_frames_can_be_kept_apart(tmp_path, least):
+    data = StillBox(str(labelled(tmp_path, scenes=2)), least_shift=least, train_share=0.5)
+    train = data.samples("train")
+    samples = [train.sample(i % 10, np.random.default_rng(i)) for i in range(200)]
+    shifts = {frame_of(s["second"]) - frame_of(s["first"]) for s in samples}
+    assert shifts == {s for s in range(-6, 7) if abs(s) >= least}
+
+
 def test_evaluation_takes_the_third_frame_after_and_depth_as_it_is(tmp_path):
     val = StillBox(str(labelled(tmp_path, scenes=2)), train_share=0.5).samples("val")
     base = int(val.films[0].pictures[0].stem.split("_")[1])
