@@ -166,6 +166,15 @@ class _Conv3d(nn.Conv3d):
         return F.conv3d(_wrap(x, 1, -2), self.weight, None, self.stride, (1, 0, 1))
 
 
+class _Norm2d(nn.BatchNorm2d):
+    """Batch statistics; where one value is all there is, as in the widest pool of one small pair, the running ones."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or x.numel() > x.shape[1]:
+            return super().forward(x)
+        return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+
+
 class _Deconv3d(nn.ConvTranspose3d):
     """Twice the size in every direction."""
 
@@ -184,7 +193,7 @@ def _block2(
 ) -> nn.Sequential:
     padding = dilation if dilation > 1 else padding
     conv = _Conv2d(inside, outside, kernel, stride=stride, padding=padding, dilation=dilation, wrap=wrap)
-    return nn.Sequential(conv, nn.BatchNorm2d(outside))
+    return nn.Sequential(conv, _Norm2d(outside))
 
 
 def _block3(inside: int, outside: int, wrap: bool, stride: int = 1) -> nn.Sequential:

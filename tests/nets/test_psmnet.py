@@ -67,6 +67,18 @@ def test_identical_costs_give_the_middle():
     assert torch.allclose(out, torch.full_like(out, 7.5))
 
 
+@pytest.mark.parametrize("kind", ["basic", "stackhourglass"])
+def test_one_small_pair_can_be_trained_on(kind):
+    """The widest pool leaves one value, which has no variance; the original fails here."""
+    net = small(kind=kind).train()
+    maps = net(*pictures(64, 64))
+    assert len(maps) == (1 if kind == "basic" else 3)
+    sum(m.mean() for m in maps).backward()
+    gradients = [p.grad for p in net.feature_extraction.branch1.parameters()]
+    assert all(g is not None and g.isfinite().all() for g in gradients)
+    assert gradients[0].abs().sum() > 0
+
+
 def test_more_channels_for_a_map_of_angles():
     net = small(channels=4)
     with torch.no_grad():
