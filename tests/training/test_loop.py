@@ -391,3 +391,16 @@ def test_two_processes_do_what_one_does(tmp_path):
 def test_endless_data_is_a_function_of_its_number():
     a, b = (Endless().batch(3, 4, torch.device("cpu")) for _ in range(2))
     assert torch.equal(a["x"], b["x"])
+
+
+@pytest.mark.slow
+def test_torchrun_starts_it_too(tmp_path):
+    """Both processes write to one run folder, and the figures are those of one."""
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", *command(tmp_path)[1:],
+         "trainer.devices=2"],
+        cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=240, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (rows,) = [read_rows(path) for path in tmp_path.rglob("metrics.jsonl")]
+    assert [row["epoch"] for row in rows if row["split"] == "val"] == [1, 2]
