@@ -207,14 +207,18 @@ def test_a_pair_of_ones_own_becomes_a_geometry(root, tmp_path, compose):
         list(system.predict(net, ThreeD60(left=left), tmp_path, config))
 
 
-@pytest.mark.parametrize("columns", [None, 32])
-def test_pairs_of_any_size_become_a_geometry_of_their_size(root, columns):
+@pytest.mark.parametrize(
+    ("changes", "settings"),
+    [({}, {}), ({"columns": 32}, {}), ({"projection": "erp"}, {"target": "depth", "wrap_rows": False})],
+    ids=["whole", "small", "raw"],
+)
+def test_pairs_of_any_size_become_a_geometry_of_their_size(changes, settings):
     from immersivedepth.scene import Panorama
 
-    system = Stereo3D60(kind="basic", max_disparity=16)
+    system = Stereo3D60(kind="basic", max_disparity=16, angle_map=True, **settings)
     left, right = (Panorama(torch.rand(3, 50, 100, generator=torch.Generator().manual_seed(i))) for i in (0, 1))
     with torch.no_grad():
-        geometry = system.geometry(system.net().eval(), left, right, ThreeD60(columns=columns), "up")
+        geometry = system.geometry(system.net().eval(), left, right, ThreeD60(**changes), "up")
     assert geometry.distance.shape == geometry.mask.shape == (1, 50, 100)
     assert geometry.distance.isfinite().all()
 
