@@ -29,6 +29,7 @@ TRUSTED = (
     "immersivedepth.stages.",
     "immersivedepth.data.",
     "immersivedepth.nets.",
+    "immersivedepth.render.",
     "immersivedepth.training.",
     "immersivedepth.systems.",
     "immersivedepth.losses.",
@@ -84,6 +85,8 @@ class Run:
     trainer: Any = None
     lr_range: Any = None
     data: Any = None
+    pose_sampler: Any = None
+    render: Any = None
 
     def __post_init__(self) -> None:
         if not self.exp_name or self.exp_name.startswith((".", "-")) or set(self.exp_name) & set('/\\:*?"<>|\0'):

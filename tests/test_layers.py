@@ -15,6 +15,7 @@ LAYERS = [
     {"losses", "visual"},
     {"metrics"},
     {"nets", "data"},
+    {"render"},
     {"stages"},
     {"pipeline", "runs", "command_line"},
     {"training"},
