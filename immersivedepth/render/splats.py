@@ -37,6 +37,9 @@ def splats(image: Tensor, distance: Tensor, normal: Tensor | None = None, keep: 
     height, width = distance.shape[-2:]
     good = (distance > 0) & distance.isfinite()
     good = (good if keep is None else good & keep)[0]
+    # Columns crowd towards the poles: only one of several makes a disc there, so that all are about equally wide.
+    step = (1 / sphere.latitudes(height).cos()).floor().clamp(1, width // 4).long().to(distance.device)
+    good = good & (torch.arange(width, device=distance.device) % step[:, None] == 0)
     rays = sphere.erp_rays(height, width, distance.device)
     facing = normals_from_distance(distance) if normal is None else normal.to(distance)
     facing = facing.permute(1, 2, 0)
@@ -50,9 +53,8 @@ def splats(image: Tensor, distance: Tensor, normal: Tensor | None = None, keep: 
     spare = torch.linalg.cross(facing, _other(facing))
     along = F.normalize(torch.where(tilt.norm(dim=-1, keepdim=True) > 1e-3, tilt, spare), dim=-1)
     across = torch.linalg.cross(facing, along)
-    pixel = sphere.solid_angles(height, width, distance.device).expand(height, width)[good].sqrt()
-    # Pixels near the poles are slim: their disc is as wide as a row is high, so that rows do not come apart.
-    sigma = WIDTH * reach * pixel.clamp_min(0.7 * math.pi / height)
+    share = (sphere.solid_angles(height, width, distance.device) * step[:, None]).expand(height, width)[good].sqrt()
+    sigma = WIDTH * reach * share
     colour = image.permute(1, 2, 0)[good]
     return Splats(
         ray * reach[:, None],

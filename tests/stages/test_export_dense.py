@@ -1,0 +1,224 @@
+"""Meshes, splats and cameras, read back by programs and readers that are not ours."""
+
+import json
+import math
+import os
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+
+from immersivedepth.checks import InputError
+from immersivedepth.data import images
+from immersivedepth.geometry import sphere
+from immersivedepth.stages.export.cameras import Cameras
+from immersivedepth.stages.export.mesh import Mesh, with_texture
+from immersivedepth.stages.export.splats import FIELDS, Splats, quaternions
+
+from .rooms import geometry, panorama, truth
+
+H = 64
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return panorama(H)
+
+
+@pytest.fixture(scope="module")
+def room():
+    hits = truth(H)
+    return geometry(hits.distance.clone(), hits.normal.permute(2, 0, 1).contiguous())
+
+
+@pytest.fixture(scope="module")
+def ball():
+    return geometry(torch.full((H, 2 * H), 2.0), None)
+
+
+def loaded(path):
+    return trimesh.load(path, force="mesh", process=False)
+
+
+def test_a_ball_is_closed_and_as_large_as_it_should_be(ball, picture, tmp_path):
+    Mesh(formats=("glb", "ply", "obj"))(ball, picture, tmp_path)
+    for name in ("mesh.glb", "mesh.ply", "mesh.obj"):
+        mesh = loaded(tmp_path / name)
+        mesh.merge_vertices(merge_tex=True, merge_norm=True)
+        assert mesh.is_watertight, name
+        # Inscribed in the sphere of radius 2, and inside out: its volume counts negative.
+        assert abs(-mesh.volume / (4 / 3 * math.pi * 8) - 1) < 0.005, name
+
+
+def test_glb_stands_upright_and_carries_the_picture(room, picture, tmp_path):
+    Mesh()(room, picture, tmp_path)
+    mesh = loaded(tmp_path / "mesh.glb")
+    flat = np.asarray(mesh.vertices, np.float32)
+    world = np.stack([-flat[:, 2], -flat[:, 0], flat[:, 1]], 1)
+    uv = sphere.rays_to_erp(torch.from_numpy(world)).numpy()
+    off = np.abs((mesh.visual.uv[:, 0] - uv[:, 0] + 0.5) % 1 - 0.5)
+    polar = np.linalg.norm(world[:, :2], axis=1) < 1e-5
+    assert off[~polar].max() < 1e-4
+    assert np.abs(1 - mesh.visual.uv[:, 1] - uv[:, 1]).max() < 1e-4
+    texture = mesh.visual.material.baseColorTexture
+    assert texture.size == (2 * H, H)
+    assert texture.format == "JPEG"
+
+
+def test_no_face_spans_the_seam_or_a_depth_edge(room, picture, tmp_path):
+    mesh = Mesh()
+    points, faces = mesh.surface(room)
+    reach = points.norm(dim=-1)[faces]
+    ratio = 1 + math.pi / H / math.tan(math.radians(mesh.edge_angle))
+    assert (reach.amax(1) <= ratio * reach.amin(1) * 1.0001).all()
+    _, corners, uv = with_texture(points, faces)
+    across = uv[corners, 0].amax(1) - uv[corners, 0].amin(1)
+    assert across.max() < 0.1  # a pole's face is half a column wider than the others; none goes around
+    uncut, _ = Mesh(edge_angle=0).surface(room)
+    assert len(uncut) >= len(points)
+
+
+def test_budget_keeps_texture_on_the_directions(room):
+    points, faces = Mesh(max_faces=2000).surface(room)
+    assert len(faces) <= 2000
+    points, faces, uv = with_texture(points, faces)
+    middle = points[faces].mean(1)
+    wanted = sphere.rays_to_erp(middle)
+    got = uv[faces].mean(1)
+    off = ((got[:, 0] - wanted[:, 0] + 0.5) % 1 - 0.5).abs() * wanted[:, 1].mul(math.pi).sin()
+    # Texture is linear within a face, directions are not: merged faces may shear it by a few hundredths of the turn.
+    assert off.quantile(0.95) < 0.02
+    assert off.median() < 0.004
+
+
+def test_sky_is_open_or_a_dome(room, picture):
+    distance = room.distance[0].clone()
+    distance[: H // 4] = math.inf
+    sky = geometry(distance, None)
+    opened, _ = Mesh().surface(sky)
+    assert opened.norm(dim=-1).max() < 1.01 * distance[distance.isfinite()].max()
+    domed, _ = Mesh(sky_dome=True, dome_radius=3.0).surface(sky)
+    assert abs(domed.norm(dim=-1).max() / distance[distance.isfinite()].max() - 3) < 1e-3
+
+
+def test_nothing_known_is_said(picture, tmp_path):
+    with pytest.raises(InputError, match="no surface"):
+        Mesh()(geometry(torch.zeros(H, 2 * H), None), picture, tmp_path)
+
+
+def validator():
+    """Where npm put gltf-validator: in the checkout, or where GLTF_VALIDATOR says."""
+    home = Path(__file__).parents[2]
+    for place in (os.environ.get("GLTF_VALIDATOR", ""), home / "node_modules/gltf-validator"):
+        if place and Path(place).is_dir():
+            return Path(place)
+    return None
+
+
+@pytest.mark.skipif(not shutil.which("node") or not validator(), reason="node or its package gltf-validator is missing")
+@pytest.mark.parametrize("dome", [False, True])
+def test_khronos_finds_no_fault(room, picture, tmp_path, dome):
+    Mesh(sky_dome=dome, max_faces=4000)(room, picture, tmp_path)
+    script = (
+        "const v=require(process.argv[1]),fs=require('fs');"
+        "v.validateBytes(new Uint8Array(fs.readFileSync(process.argv[2])))"
+        ".then(r=>console.log(JSON.stringify(r.issues)))"
+    )
+    out = subprocess.run(
+        ["node", "-e", script, str(validator()), str(tmp_path / "mesh.glb")], capture_output=True, check=True, text=True
+    )
+    issues = json.loads(out.stdout)
+    assert (issues["numErrors"], issues["numWarnings"]) == (0, 0), issues["messages"]
+
+
+def rows_of(path):
+    """The splats by the letter of the format: a header of lines, then little-endian floats."""
+    data = path.read_bytes()
+    head, _, body = data.partition(b"end_header\n")
+    lines = head.decode().splitlines()
+    names = [line.split()[2] for line in lines if line.startswith("property float")]
+    count = next(int(line.split()[2]) for line in lines if line.startswith("element vertex"))
+    assert "format binary_little_endian 1.0" in lines
+    size = 4 * len(names)
+    assert len(body) == count * size
+    rows = np.array([struct.unpack_from(f"<{len(names)}f", body, i * size) for i in range(count)])
+    return dict(zip(names, rows.T, strict=True))
+
+
+def matrix_of(w, x, y, z):
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def test_splats_lie_in_the_surface(ball, picture, tmp_path):
+    Splats()(ball, picture, tmp_path)
+    rows = rows_of(tmp_path / "splats.ply")
+    assert tuple(rows) == FIELDS
+    centre = np.stack([rows[c] for c in "xyz"], 1)
+    assert np.abs(np.linalg.norm(centre, axis=1) - 2).max() < 1e-5
+    for i in range(0, len(centre), 97):
+        turn = matrix_of(*(rows[f"rot_{k}"][i] for k in range(4)))
+        assert np.abs(turn[:, 2] + centre[i] / 2).max() < 1e-3  # the thin axis points to the middle
+    widths = np.exp(np.stack([rows[f"scale_{k}"] for k in range(3)], 1))
+    assert (widths[:, 2] < 0.1 * widths[:, :2].min(1)).all()
+    # A disc stands for its share of the sphere: by area, all together make the sphere's, up to the constant WIDTH^2.
+    area = (widths[:, 0] * widths[:, 1]).sum() / 0.6**2
+    assert abs(area / (4 * math.pi * 4) - 1) < 0.06  # where columns thin out, the last step is not whole
+    assert np.allclose(1 / (1 + np.exp(-rows["opacity"])), 0.99)
+
+
+def test_splats_have_the_pictures_colours_and_keep_the_limit(room, picture, tmp_path):
+    Splats(max_splats=1500)(room, picture, tmp_path)
+    rows = rows_of(tmp_path / "splats.ply")
+    assert 700 < len(rows["x"]) <= 1500
+    colour = 0.5 + 0.28209479177387814 * np.stack([rows[f"f_dc_{k}"] for k in range(3)], 1)
+    assert colour.min() > -1e-5
+    assert colour.max() < 1 + 1e-5
+    uv = sphere.rays_to_erp(torch.from_numpy(np.stack([rows[c] for c in "xyz"], 1)).float())
+    small = sphere.resize_erp(
+        picture.image.float() / (255 if picture.image.dtype == torch.uint8 else 1), H // 4, H // 2
+    )
+    assert np.abs(sphere.sample_erp(small, uv).numpy() - colour).mean() < 0.05
+
+
+def test_quaternions_are_exact_for_every_turn():
+    random = torch.linalg.qr(torch.randn(200, 3, 3, generator=torch.Generator().manual_seed(0)))[0]
+    turns = random * torch.linalg.det(random).sign()[:, None, None]
+    turns = torch.cat([turns, torch.diag_embed(torch.tensor([[1.0, -1, -1], [-1, 1, -1], [-1, -1, 1], [1, 1, 1]]))])
+    for q, turn in zip(quaternions(turns).tolist(), turns.numpy(), strict=True):
+        assert np.abs(matrix_of(*q) - turn).max() < 1e-5
+
+
+def test_cameras_agree_with_the_room(room, picture, tmp_path):
+    paths = Cameras(resolution=32, max_points=500)(room, picture, tmp_path)
+    assert all(path.is_file() for path in paths)
+    about = json.loads((tmp_path / "cameras/transforms.json").read_text())
+    n, focal = about["w"], about["fl_x"]
+    poses = [line.split() for line in (tmp_path / "cameras/sparse/0/images.txt").read_text().splitlines() if line]
+    for frame, row in zip(about["frames"], poses, strict=True):
+        depth = (
+            images.read_map(tmp_path / "cameras" / frame["depth_file_path"])[0].numpy()
+            * about["depth_unit_scale_factor"]
+        )
+        turn = np.array(frame["transform_matrix"])[:3, :3]
+        colmap = matrix_of(*map(float, row[1:5]))
+        assert np.abs(colmap.T * [1, -1, -1] - turn).max() < 1e-5
+        y, x = 9, 20
+        ray = turn @ np.array([(x + 0.5 - n / 2) / focal, -(y + 0.5 - n / 2) / focal, -1.0])
+        reach = np.linalg.norm(ray) * depth[y, x]
+        uv = sphere.rays_to_erp(torch.tensor(ray, dtype=torch.float32))
+        wanted = float(sphere.sample_erp(room.distance, uv[None], "nearest"))
+        assert abs(reach / wanted - 1) < 1e-3  # depth has 60,000 steps
+    cloud = np.loadtxt(tmp_path / "cameras/sparse/0/points3D.txt")
+    assert 0 < len(cloud) <= 600
+    assert json.loads((tmp_path / "cameras/transforms_erp.json").read_text())["camera_model"] == "EQUIRECTANGULAR"
