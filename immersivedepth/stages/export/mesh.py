@@ -22,6 +22,8 @@ LOOSE = (
     4  # times the budget that the grid may have before triangles are merged: so flat parts merge, and none grow huge
 )
 Array = NDArray[Any]
+COARSER = 0.8  # height of the next grid where the budget was not met
+SMALLEST = 4  # rows
 POLAR = 1e-6  # nearer to the axis than this, a vertex has no longitude of its own
 
 
@@ -56,14 +58,22 @@ class Mesh:
             raise InputError("export.mesh: no distance is known, so there is no surface; look at mask.png and quality")
         dome = self.dome_radius * float(finite.amax()) if self.sky_dome else 0.0
         distance = torch.where(distance.isfinite(), distance, dome)
-        # 2 H W faces stand over H W pixels, and W = 2 H.
-        height = min(distance.shape[-2], max(8, math.floor(math.sqrt(LOOSE * self.max_faces / 4))))
-        distance = sphere.resize_erp(distance, height, 2 * height, "nearest")
+        # 2 H W faces stand over H W pixels, and W = 2 H. Edges of cuts resist merging: then a coarser grid follows.
+        height = min(distance.shape[-2], max(SMALLEST, math.floor(math.sqrt(LOOSE * self.max_faces / 4))))
+        while True:
+            points, faces = self._grid(sphere.resize_erp(distance, height, 2 * height, "nearest"))
+            if len(faces) > self.max_faces:
+                points, faces = merge(points, faces, self.max_faces)
+            if len(faces) <= self.max_faces or height <= SMALLEST:
+                return points, faces
+            height = max(SMALLEST, math.floor(height * COARSER))
+
+    def _grid(self, distance: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = distance.shape[-2:]
         ratio = 1 + math.pi / height / math.tan(math.radians(self.edge_angle)) if self.edge_angle else None
         points = mesh.erp_points(distance)
-        faces = mesh.cut_faces(mesh.erp_faces(height, 2 * height), points, ratio)
-        points, faces = mesh.compact(points, faces)
-        return merge(points, faces, self.max_faces) if len(faces) > self.max_faces else (points, faces)
+        points, faces = mesh.compact(points, mesh.cut_faces(mesh.erp_faces(height, width), points, ratio))
+        return points, faces
 
     def _glb(self, points: Array, faces: Array, uv: Array, shown: Panorama, to: Path) -> list[Path]:
         upright = np.stack([-points[:, 1], points[:, 2], -points[:, 0]], 1)
