@@ -232,11 +232,24 @@ def _check_node(node: dict[str, Any], path: str, found: Callable[..., Any]) -> N
             raise ConfigError(f"{where} is not a key{nearest(str(key), list(parameters), where)}")
         if key in hints and (wanted := misfit(value, hints[key])):
             raise ConfigError(f"{where}={_short(value)}: expected {wanted}")
-        if dataclass_hint(hints.get(key)) and isinstance(value, dict) and "_target_" not in value:
-            _check_node({**value, "_target_": hints[key].__name__}, where, hints[key])
+        for place, record, hint in _records(value, hints.get(key), where):
+            _check_node({**record, "_target_": hint.__name__}, place, hint)
     required = [p.name for p in parameters.values() if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
     if missing := [name for name in required if name not in node and not partial]:
         raise ConfigError(f"{f'{path}.{missing[0]}'.lstrip('.')} has no value: set it")
+
+
+def _records(value: Any, hint: Any, path: str) -> Iterator[tuple[str, dict[str, Any], Any]]:
+    """The plain records that a value holds by its type: itself, or the values of a mapping from names to them."""
+    if not isinstance(value, dict) or "_target_" in value:
+        return
+    if dataclass_hint(hint):
+        yield path, value, hint
+    elif typing.get_origin(hint) is dict and dataclass_hint(typing.get_args(hint)[1]):
+        for name, record in value.items():
+            if not isinstance(record, dict):
+                raise ConfigError(f"{path}.{name}={_short(record)}: expected a mapping")
+            yield f"{path}.{name}", record, typing.get_args(hint)[1]
 
 
 def dataclass_hint(hint: Any) -> bool:
@@ -357,6 +370,8 @@ def _coerce(value: Any, hint: Any) -> Any:
     if dataclass_hint(hint) and isinstance(value, dict):
         inner = _hints(hint)
         return hint(**{k: _coerce(v, inner.get(k, Any)) for k, v in value.items()})
+    if origin is dict and isinstance(value, dict) and len(arguments) == 2:
+        return {k: _coerce(v, arguments[1]) for k, v in value.items()}
     if hint is Path and isinstance(value, str):
         return Path(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

@@ -57,8 +57,9 @@ class MidasNet(Network):
         if spec.name == "midas_v21_small_256":
             self.scratch = Decoder((32, 48, 136, 384), (64, 128, 256, 512), (32, 32, 1), align_head=False)
         else:
+            last = 3 if spec.output == "normal" else 1
             self.scratch = Decoder(
-                (24, 40, 112, 320), (64, 64, 64, 64), (32, 16, 1), align_head=False, spare_unit=False, smooth=True
+                (24, 40, 112, 320), (64, 64, 64, 64), (32, 16, last), align_head=False, spare_unit=False, smooth=True
             )
 
     def features(self, x: Tensor) -> list[Tensor]:

@@ -24,7 +24,7 @@ def masked(
         error = (prediction - target).square()
     else:
         error = F.smooth_l1_loss(prediction, target, reduction="none")
-    share = valid.to(error.dtype) if weight is None else torch.where(valid, weight, 0.0)
+    share = (valid.to(error.dtype) if weight is None else torch.where(valid, weight, 0.0)).expand_as(error)
     return (error * share).sum() / share.sum().clamp_min(torch.finfo(error.dtype).tiny)
 
 

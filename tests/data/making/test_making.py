@@ -1,6 +1,7 @@
 """The frame of all makers: parallel, resumable, the same files whatever the order."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +50,13 @@ def test_a_kind_and_a_folder_are_needed(tmp_path):
         making.MakeData(folder=str(tmp_path))()
     with pytest.raises(ConfigError, match=r"data.folder has no value"):
         _ = making.MakeData("3d60").root
+
+
+@pytest.mark.parametrize("kind", making.KINDS)
+def test_every_kind_has_its_maker(tmp_path, kind):
+    module = Path(making.__file__).parent / f"{making.KINDS[kind][0]}.py"
+    if not module.is_file():
+        pytest.fail(f"{module.name} is missing")
+    maker = making.MakeData(kind, str(tmp_path), count=1).maker()
+    assert len(maker.tasks()) >= 1
+    assert not any(maker.done(task) for task in maker.tasks())
