@@ -97,6 +97,29 @@ def make_data(config: dict[str, Any], job: str) -> None:
         print(path)
 
 
+def render_dense(config: dict[str, Any], job: str) -> None:
+    """Novel views along a path: frames, distances and a film."""
+    from immersivedepth.dense import render_dense as film_all
+    from immersivedepth.runs import RunFolder
+
+    folder, files = film_all(config, lambda: RunFolder.open(configs.run_of(config), config, job))
+    for path in files:
+        if path.suffix in (".mp4", ".json"):
+            print(path)
+    print(f"{len(files)} files in {folder.path}")
+
+
+def view(config: dict[str, Any], job: str) -> None:
+    """The result of a run in a browser."""
+    from immersivedepth.runs import RunFolder
+    from immersivedepth.viewer import Viewer
+
+    Viewer.check()
+    with Viewer.of(config, lambda: RunFolder.open(configs.run_of(config), config, job)) as viewer:
+        print(f"open {viewer.address} in a browser; Ctrl-C ends it", flush=True)
+        viewer.wait()
+
+
 MODES: dict[str, Callable[[dict[str, Any], str], None]] = {
     "depth": depth,
     "weights": weights,
@@ -105,6 +128,8 @@ MODES: dict[str, Callable[[dict[str, Any], str], None]] = {
     "lr_range": trained("lr_range"),
     "predict": predict,
     "make_data": make_data,
+    "render_dense": render_dense,
+    "view": view,
 }
 
 

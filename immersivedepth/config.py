@@ -87,6 +87,7 @@ class Run:
     data: Any = None
     pose_sampler: Any = None
     render: Any = None
+    view: Any = None
 
     def __post_init__(self) -> None:
         if not self.exp_name or self.exp_name.startswith((".", "-")) or set(self.exp_name) & set('/\\:*?"<>|\0'):

@@ -21,6 +21,8 @@ LAYERS = [
     {"training"},
     {"systems"},
     {"batch"},
+    {"dense"},
+    {"viewer"},
     {"app"},
 ]
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}

@@ -15,7 +15,6 @@ class Film:
 
     source: Literal["auto", "mesh", "splats", "field"] = "auto"
     fill: Literal["harmonic", "navier_stokes", "mark"] = "harmonic"
-    backend: Literal["auto", "torch", "opengl"] = "auto"
     kind: Literal["panorama", "perspective"] = "panorama"
     height: Annotated[int, Range(2, 8192)] = 512
     width: Annotated[int, Range(2, 16384)] = 1024
@@ -25,3 +24,13 @@ class Film:
 
     def __post_init__(self) -> None:
         self.camera = Camera(self.kind, self.height, self.width, self.fov)
+
+
+@dataclass
+class View:
+    """Where mode=view serves its page, and for how long."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Range(0, 65535)] = 8080
+    max_points: Annotated[int, Range(1)] = 200_000
+    seconds: Annotated[float, Range(0)] | None = None

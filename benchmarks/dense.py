@@ -1,0 +1,102 @@
+"""Novel views of synthetic rooms against their truth: python -m benchmarks.dense --rooms 3 --height 256.
+
+The panorama and its true distance become a mesh and splats; both are looked at from 0.1, 0.2 and 0.4 of the free space.
+PSNR and distance error count all pixels of the sphere by their solid angle, and, apart, those that the panorama saw.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from immersivedepth.data.synthetic import World, make_world
+from immersivedepth.data.synthetic.render import Maps, erp_maps
+from immersivedepth.geometry import sphere
+from immersivedepth.render.mesh import MeshScene
+from immersivedepth.render.paths import CirclePoseSampler
+from immersivedepth.render.protocol import Camera, Frame, Pose, Scene
+from immersivedepth.render.splats import SplatScene
+
+RATIOS = (0.1, 0.2, 0.4)
+# A scene of a panorama's image and distance; others may be added under a name of their own.
+SCENES: dict[str, Callable[[Tensor, Tensor], Scene]] = {
+    "mesh": MeshScene,
+    "mesh, Navier-Stokes": lambda image, distance: MeshScene(image, distance, "navier_stokes"),
+    "splats": lambda image, distance: SplatScene(image, distance),
+}
+
+
+def truth(world: World, pose: Pose, height: int) -> Maps:
+    """What really is to be seen at a pose."""
+    place = world.position + world.rotation @ pose.position
+    return erp_maps(world.at(place), height, 2 * height, 2)
+
+
+def scored(frame: Frame, true: Maps) -> dict[str, float]:
+    """PSNR and mean relative error of distance, of all pixels and of seen ones."""
+    area = sphere.solid_angles(*frame.distance.shape[-2:]).expand_as(frame.distance[0])
+    assert true.image is not None
+    square = (frame.image - true.image).square().mean(0)
+    finite = true.distance[0].isfinite() & frame.distance[0].isfinite() & (frame.distance[0] > 0)
+    relative = ((frame.distance - true.distance).abs() / true.distance)[0]
+    out = {}
+    for name, part in (("", torch.ones_like(finite)), (" seen", frame.seen[0])):
+        weight = area * part
+        out["psnr" + name] = float(-10 * ((square * weight).sum() / weight.sum()).log10())
+        near = area * (part & finite)
+        out["abs_rel" + name] = float((relative.nan_to_num(0) * near).sum() / near.sum())
+        median = relative[part & finite]
+        out["median" + name] = float(median.median())
+    return {**out, "seen": float((area * frame.seen[0]).sum() / area.sum())}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rooms", type=int, default=3)
+    parser.add_argument("--poses", type=int, default=2)
+    parser.add_argument("--height", type=int, default=256)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    camera = Camera("panorama", args.height, 2 * args.height)
+    rows: dict[tuple[str, float], list[dict[str, float]]] = {}
+    clear = float("inf")
+    for seed in range(args.rooms):
+        world = make_world("room", seed=seed)
+        source = erp_maps(world, args.height, 2 * args.height, 2)
+        assert source.image is not None
+        path = CirclePoseSampler(RATIOS, args.poses)(source.distance)
+        clear = min(clear, float(world.clearance(world.position + path.positions @ world.rotation.T).min()))
+        poses = path.poses("panorama")
+        true = [truth(world, pose, args.height) for pose in poses]
+        for name, make in SCENES.items():
+            scene = make(source.image, source.distance)
+            for i, pose in enumerate(poses):
+                start = time.process_time()
+                frame = scene.render(pose, camera)
+                score = {**scored(frame, true[i]), "seconds": time.process_time() - start}
+                rows.setdefault((name, RATIOS[i // args.poses]), []).append(score)
+    print(
+        f"{args.rooms} rooms, {2 * args.height}x{args.height}; least distance of a pose from any surface {clear:.3f} m"
+    )
+    print("| scene | way | PSNR | PSNR seen | distance, mean | median | mean seen | seen | CPU s |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    table = []
+    for (name, ratio), scores in rows.items():
+        mean = {key: sum(s[key] for s in scores) / len(scores) for key in scores[0]}
+        table.append({"scene": name, "ratio": ratio, **mean})
+        print(
+            f"| {name} | {ratio} | {mean['psnr']:.1f} | {mean['psnr seen']:.1f} | {mean['abs_rel']:.3f} | "
+            f"{mean['median']:.4f} | {mean['abs_rel seen']:.3f} | {mean['seen']:.3f} | {mean['seconds']:.1f} |"
+        )
+    if args.out:
+        args.out.write_text(json.dumps({"clearance": clear, "rows": table}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
