@@ -26,7 +26,7 @@ class OmnidataNormals:
     The network is built and its weights are read when it is first called.
     """
 
-    model: Literal["omnidata_dpt_normal", "omnidata_unet_normal"] = "omnidata_dpt_normal"
+    model: Literal["omnidata_dpt_normal", "omnidata_unet_normal", "midas_tiny_normal"] = "omnidata_dpt_normal"
     weights: str | None = None  # a file of one's own; null: found by name, or fetched
     running: Running = field(default_factory=Running)
     settings: Weights = field(default_factory=Weights)
