@@ -10,6 +10,16 @@ from torch import Tensor
 
 # Shares of the five scales in the original paper.
 MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+_LEAST = 1e-6  # not 0, where a power below one has an infinite slope
+
+
+def weights_for(side: int, window: int = 11) -> tuple[float, ...]:
+    """The weights of the scales at which a picture of that side still holds a window, with the sum of all five."""
+    levels = sum(side >= window * 2**level for level in range(len(MS_WEIGHTS)))
+    if not levels:
+        raise ValueError(f"ms_ssim: a window of {window} pixels does not fit a side of {side}")
+    share = sum(MS_WEIGHTS) / sum(MS_WEIGHTS[:levels])
+    return tuple(weight * share for weight in MS_WEIGHTS[:levels])
 
 
 def ssim(
@@ -49,7 +59,7 @@ def ms_ssim(
 ) -> Tensor:  # [B, C, h, w] -> [B]
     """Contrast at every scale and luminance at the coarsest, each to the power of its weight.
 
-    Negative contrast has no such power and counts as 0. Images must hold a window at the coarsest scale.
+    Negative contrast has no such power and counts as next to nothing. Images must hold a window at the coarsest scale.
     """
     smallest = window * 2 ** (len(weights) - 1)
     if min(a.shape[-2:]) < smallest:
@@ -59,7 +69,7 @@ def ms_ssim(
         luminance, contrast = _parts(a, b, data_range, window, sigma, k)
         last = scale + 1 == len(weights)
         value = (luminance * contrast if last else contrast).mean((1, 2, 3))
-        out = out * value.clamp_min(0) ** weight
+        out = out * value.clamp_min(_LEAST) ** weight
         a, b = F.avg_pool2d(a, 2), F.avg_pool2d(b, 2)
     return out
 

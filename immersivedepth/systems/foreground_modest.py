@@ -16,7 +16,7 @@ from ..data import images
 from ..data.modest import PICTURE_NORM, Modest, arranged
 from ..data.samples import Batch, Samples
 from ..losses.overlap import dice, hard_overlap, soft_overlap
-from ..losses.structural import ms_ssim, ssim
+from ..losses.structural import ms_ssim, ssim, weights_for
 from ..metrics import depth as metrics
 from ..nets.mask_depth import MULTIPLE, DepthMaskNet8, MaskNet3
 from ..training import Predicted, Share, Split, System
@@ -128,7 +128,8 @@ class ForegroundModest(System):
             return (1 - ssim(logits.sigmoid(), target, self.data_range)).mean()
 
         def over_scales(logits: Tensor, target: Tensor) -> Tensor:
-            return (1 - ms_ssim(logits.sigmoid(), target, self.data_range)).mean()
+            weights = weights_for(min(target.shape[-2:]))  # fewer scales at the first sizes of the recipe
+            return (1 - ms_ssim(logits.sigmoid(), target, self.data_range, weights=weights)).mean()
 
         found: dict[str, tuple[Term, Term]] = {
             "bce_rmse": (_bce, _rmse),

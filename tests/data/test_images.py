@@ -1095,3 +1095,18 @@ def test_a_large_picture_is_held_once_beside_its_decoder(tmp_path, suffix, bytes
     shape, grown = done.stdout.rsplit(" ", 1)
     assert shape == str((3, height, width))
     assert int(grown) * 1024 < bytes_per_pixel * width * height * 1.15
+
+
+def test_png_with_alpha(tmp_path):
+    import cv2
+
+    colour = torch.tensor([200, 100, 50], dtype=torch.uint8).view(3, 1, 1).expand(3, 4, 6)
+    alpha = torch.zeros(1, 4, 6)
+    alpha[..., 3:] = 1
+    stored = cv2.imread(str(images.write_png(tmp_path / "a.png", colour, alpha=alpha)), cv2.IMREAD_UNCHANGED)
+    assert stored[0, 0].tolist() == [50, 100, 200, 0]
+    assert stored[0, 5].tolist() == [50, 100, 200, 255]
+    found = images.read_image(tmp_path / "a.png")
+    assert found.mask.equal(alpha > 0)
+    with pytest.raises(ValueError, match="one alpha of their size"):
+        images.write_png(tmp_path / "b.png", colour, alpha=alpha[:, :2])

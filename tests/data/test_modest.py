@@ -26,7 +26,12 @@ def test_made_data_are_the_real_layout(made):
     assert one.picture.relative_to(made).as_posix() == "bg_fg/bg001_fg001_01.jpeg"
     assert one.mask.relative_to(made).as_posix() == "bg_fg_mask/bg001_fg001_01_mask.jpeg"
     assert one.depth.relative_to(made).as_posix() == "bg_fg_depth_map/bg001_fg001_01_depth_map.jpeg"
-    assert (made / "fg_mask/fg002_mask.png").is_file()
+    figure = images.read_image(made / "fg/fg002.png")
+    cover = images.read_image(made / "fg_mask/fg002_mask.png").image[0]
+    assert figure.image.shape[-2:] == cover.shape
+    assert figure.mask is not None  # RGBA
+    assert ((cover > 127) == figure.mask[0]).float().mean() > 0.999
+    assert figure.image[:, cover == 255].float().std() > 1
     assert all(p.is_file() for s in scenes for p in (s.background, s.picture, s.mask, s.depth))
 
 

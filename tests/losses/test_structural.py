@@ -9,7 +9,7 @@ import torch
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from immersivedepth.losses.edges import edge_weighted_smoothness
-from immersivedepth.losses.structural import MS_WEIGHTS, ms_ssim, ssim
+from immersivedepth.losses.structural import MS_WEIGHTS, ms_ssim, ssim, weights_for
 
 HERE = Path(__file__).parent
 KERAS = json.loads((HERE / "keras_losses.json").read_text())
@@ -111,3 +111,23 @@ def test_what_is_not_valid_does_not_count():
     valid[:] = False
     assert ssim(wild, b, valid=valid).tolist() == [1, 1]
     assert float(edge_weighted_smoothness(wild, b, valid)) == 0
+
+
+def test_opposite_images_have_slopes_too():
+    """Negative contrast is cut off; a cut at 0 would give a slope of 0 times infinity."""
+    a = torch.rand(1, 1, 176, 176, generator=torch.Generator().manual_seed(3))
+    b = (1 - a).requires_grad_()
+    ms_ssim(a, b).sum().backward()
+    assert torch.isfinite(b.grad).all()
+
+
+def test_small_images_have_fewer_scales():
+    assert weights_for(176) == pytest.approx(MS_WEIGHTS)
+    assert len(weights_for(64)) == 3
+    assert sum(weights_for(64)) == pytest.approx(sum(MS_WEIGHTS))
+    a, b = torch.rand(2, 1, 1, 16, 16, generator=torch.Generator().manual_seed(4))
+    b = 0.5 * (a + b)
+    whole = float(ssim(a, b)) ** sum(MS_WEIGHTS)
+    assert float(ms_ssim(a, b, weights=weights_for(16))) == pytest.approx(whole, rel=1e-5)
+    with pytest.raises(ValueError, match="does not fit a side of 8"):
+        weights_for(8)

@@ -1,5 +1,6 @@
 """Foreground mask and depth as a system."""
 
+import functools
 import inspect
 import typing
 
@@ -12,8 +13,10 @@ import yaml
 from immersivedepth.checks import ConfigError
 from immersivedepth.config import CONF, build
 from immersivedepth.data import images
+from immersivedepth.data.making import MakeData
 from immersivedepth.data.modest import Modest
 from immersivedepth.systems.foreground_modest import ForegroundModest
+from immersivedepth.training import Trainer
 
 LOSSES = typing.get_args(typing.get_type_hints(ForegroundModest)["loss"])
 
@@ -120,3 +123,45 @@ def test_panels_and_a_pair_of_ones_own(tmp_path):
     assert "no.png" in bad.error
     with pytest.raises(ConfigError, match="dataset.background and dataset.picture"):
         list(system.predict(net, Modest(), tmp_path, {}))
+
+
+def test_each_size_starts_from_the_one_before_and_draws_its_grid(tmp_path):
+    """Progressive sizes, the plateau scheduler and a sheet of pictures for every epoch, with the small network."""
+    MakeData("modest", str(tmp_path / "made"), count=32, size=64, workers=1)()
+    system, start, rates = ForegroundModest(network="mask"), None, []
+
+    class Plateau(torch.optim.lr_scheduler.ReduceLROnPlateau):
+        def step(self, metrics, epoch=None):
+            super().step(metrics)
+            rates.append(self.optimizer.param_groups[0]["lr"])
+
+    for size in (32, 64):
+        trainer = Trainer(
+            optimiser=functools.partial(torch.optim.SGD, lr=0.0),
+            scheduler=functools.partial(Plateau, factor=0.1, patience=0, threshold=1.0),
+            schedule="monitor",
+            epochs=2,
+            steps=2,
+            epoch_samples=4,
+            batch_size=4,
+            workers=0,
+            kind="cpu",
+            pictures=2,
+            init_from=start,
+        )
+        folder = tmp_path / str(size)
+        fitted = trainer.fit(system, Modest(str(tmp_path / "made"), size=size), folder)
+        assert sorted(p.name for p in (folder / "pictures").iterdir()) == ["epoch_0001.png", "epoch_0002.png"]
+        if start:
+            before = system.net()
+            system.read_weights(before, start)
+            pairs = zip(before.parameters(), fitted.net.parameters(), strict=True)
+            assert all(torch.equal(a, b) for a, b in pairs)  # the learning rate is 0
+        start = str(folder / "checkpoints/last.ckpt")
+    assert len(rates) == 4
+
+
+def test_similarity_over_scales_learns_at_the_first_size():
+    outputs, batch = outputs_of(64), batch_of(64)
+    torch.stack(list(ForegroundModest(loss="bce_ms_ssim").losses(outputs, batch).values())).sum().backward()
+    assert all(torch.isfinite(v.grad).all() and v.grad.any() for v in outputs.values())

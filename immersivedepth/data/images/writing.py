@@ -19,9 +19,17 @@ from .doors import show
 Array = NDArray[Any]
 
 
-def write_png(path: str | Path, image: Tensor | Array, bits: Literal[8, 16] = 8) -> Path:
-    """Write bool, uint8, or floats in 0..1 (rounded to 8 or 16 bits, clipped)."""
-    return _write_encoded(Path(path), ".png", _levels(image, bits))
+def write_png(
+    path: str | Path, image: Tensor | Array, bits: Literal[8, 16] = 8, alpha: Tensor | Array | None = None
+) -> Path:
+    """Write bool, uint8, or floats in 0..1 (rounded to 8 or 16 bits, clipped); `alpha` has one channel, 1 is opaque."""
+    pixels = _levels(image, bits)
+    if alpha is not None:
+        cover = _levels(alpha, bits)
+        if cover.shape != (*pixels.shape[:2], 1) or pixels.shape[2] != 3:
+            raise ValueError(f"expected colours and one alpha of their size, got {pixels.shape} and {cover.shape}")
+        pixels = np.concatenate([pixels, cover], axis=-1)
+    return _write_encoded(Path(path), ".png", pixels)
 
 
 def write_map_png(path: str | Path, values: Tensor | Array, unit: float) -> Path:
@@ -110,7 +118,8 @@ def _write_encoded(path: Path, suffix: str, pixels: Array, *options: int) -> Pat
     """Encode in memory: `cv2.imwrite` answers a full disk with False and a torn file."""
     import cv2
 
-    pixels = np.ascontiguousarray(pixels[..., ::-1])
+    order = [2, 1, 0, 3] if pixels.shape[2] == 4 else slice(None, None, -1)
+    pixels = np.ascontiguousarray(pixels[..., order])
     try:
         done, data = cv2.imencode(suffix, pixels, options)
     except cv2.error:

@@ -50,6 +50,7 @@ class Modest:
         for figure in range(1, self.kinds + 1):
             cut = figure_of(self._seed(figure) + _FIGURES_AT, round(_FIGURE * size))
             if task == 1:
+                write_png(self._path("fg", f"fg{figure:03d}.png"), cut[0], alpha=cut[1])
                 write_png(self._path("fg_mask", f"fg{figure:03d}_mask.png"), cut[1])
             generator = torch.Generator().manual_seed(self._seed(task) * 1009 + figure)
             for place in range(2 * _PLACES):
