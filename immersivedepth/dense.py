@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .batch import depth
-from .checks import ConfigError
+from .checks import ConfigError, InputError
 from .config import build
 from .data import images
 from .files import write_text
@@ -62,7 +62,9 @@ def found(
     if not all((place / "distance.npy").is_file() for place in places.values()):
         log.info("no distance in %s yet: it is estimated first", folder.path)
         export = {**config["export"], "arrays": _ARRAYS}
-        depth({**config, "export": export}, lambda: RunFolder(folder.path, False))
+        _, outcomes = depth({**config, "export": export}, lambda: RunFolder(folder.path, False))
+        if bad := [outcome.error for outcome in outcomes if outcome.error]:
+            raise InputError(bad[0])
     return folder, ((place, dataset.load(source), load_geometry(place)) for source, place in places.items())
 
 

@@ -5,11 +5,12 @@ import json
 import urllib.request
 
 import av
+import numpy as np
 import pytest
 
 import core_exp_runner
 from immersivedepth import config as configs
-from immersivedepth.checks import ConfigError
+from immersivedepth.checks import ConfigError, InputError
 from immersivedepth.data import images
 from immersivedepth.dense import render_dense
 from immersivedepth.runs import RunFolder
@@ -84,3 +85,9 @@ def test_without_viser_one_line_says_so(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'immersivedepth\[view\]'"):
         core_exp_runner.view({}, "")
+
+
+def test_a_picture_that_nobody_can_measure_is_said(films, tmp_path):
+    images.write_png(tmp_path / "grey.png", np.full((8, 16, 3), 90, np.uint8))
+    with pytest.raises(InputError):
+        films(f"dataset.image_path={tmp_path / 'grey.png'}")  # no truth lies beside it for the oracle

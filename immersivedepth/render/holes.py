@@ -25,7 +25,8 @@ def close_holes(frame: Frame, covered: Tensor, camera: Camera) -> Frame:
     values[3] = torch.where(reach.isfinite()[0] & covered[0], weight[0] / finite[0].clamp_min(1e-9), 0.0)
     filled = _widen(values, camera.kind == PANORAMA)
     colour, inverse = filled[:3] / filled[4:], filled[3:4] / filled[4:]
-    distance = torch.where(inverse > 0, 1 / inverse.clamp_min(1e-9), torch.inf)
+    # Between sky and things, means of inverse distances lie farther than any thing: these are sky too.
+    distance = torch.where(inverse * top >= 0.5, 1 / inverse.clamp_min(1e-9), torch.inf)
     return Frame(
         torch.where(covered, frame.image, colour), torch.where(covered, frame.distance, distance), frame.seen & covered
     )

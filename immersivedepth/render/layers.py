@@ -19,6 +19,7 @@ from ..geometry import sphere
 
 Fill = Literal["harmonic", "navier_stokes", "mark"]
 EDGE_ANGLE = 4.0  # degrees between a surface and the ray, below which neighbours are taken to be apart
+WIDEST_RATIO = 1.25  # pixels of small pictures are wide; beyond this they are apart at any angle
 REACH = 1 / 16  # of the width: how far hidden surfaces go on behind near things
 RIM = 3  # pixels of the far side that hidden surfaces go on from
 SWEEPS = 300  # relaxations; beginnings are good, so that the reach is spanned
@@ -40,7 +41,7 @@ class Layers:
 
 def edge_ratio(height: int, angle: float = EDGE_ANGLE) -> float:
     """The ratio of neighbours' distances on a plane that stands at `angle` degrees to the ray."""
-    return 1 + math.pi / height / math.tan(math.radians(angle))
+    return min(1 + math.pi / height / math.tan(math.radians(angle)), WIDEST_RATIO)
 
 
 def layers(image: Tensor, distance: Tensor, fill: Fill = "harmonic") -> Layers:  # [3, H, W], [1, H, W]

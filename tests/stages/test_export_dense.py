@@ -1,11 +1,14 @@
 """Meshes, splats and cameras, read back by programs and readers that are not ours."""
 
+import functools
+import http.server
 import json
 import math
 import os
 import shutil
 import struct
 import subprocess
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -111,16 +114,19 @@ def test_nothing_known_is_said(picture, tmp_path):
         Mesh()(geometry(torch.zeros(H, 2 * H), None), picture, tmp_path)
 
 
-def validator():
-    """Where npm put gltf-validator: in the checkout, or where GLTF_VALIDATOR says."""
-    home = Path(__file__).parents[2]
-    for place in (os.environ.get("GLTF_VALIDATOR", ""), home / "node_modules/gltf-validator"):
-        if place and Path(place).is_dir():
-            return Path(place)
+def of_npm(name):
+    """Where npm put a package: in the checkout, or in the folder that NODE_PATH names."""
+    for home in (os.environ.get("NODE_PATH", ""), Path(__file__).parents[2] / "node_modules"):
+        if home and (Path(home) / name).is_dir():
+            return Path(home) / name
     return None
 
 
-@pytest.mark.skipif(not shutil.which("node") or not validator(), reason="node or its package gltf-validator is missing")
+VALIDATOR, MODEL_VIEWER = of_npm("gltf-validator"), of_npm("@google/model-viewer")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(not shutil.which("node") or not VALIDATOR, reason="node or its package gltf-validator is missing")
 @pytest.mark.parametrize("dome", [False, True])
 def test_khronos_finds_no_fault(room, picture, tmp_path, dome):
     Mesh(sky_dome=dome, max_faces=4000)(room, picture, tmp_path)
@@ -130,7 +136,7 @@ def test_khronos_finds_no_fault(room, picture, tmp_path, dome):
         ".then(r=>console.log(JSON.stringify(r.issues)))"
     )
     out = subprocess.run(
-        ["node", "-e", script, str(validator()), str(tmp_path / "mesh.glb")], capture_output=True, check=True, text=True
+        ["node", "-e", script, str(VALIDATOR), str(tmp_path / "mesh.glb")], capture_output=True, check=True, text=True
     )
     issues = json.loads(out.stdout)
     assert (issues["numErrors"], issues["numWarnings"]) == (0, 0), issues["messages"]
@@ -220,3 +226,41 @@ def test_cameras_agree_with_the_room(room, picture, tmp_path):
     cloud = np.loadtxt(tmp_path / "cameras/sparse/0/points3D.txt")
     assert 0 < len(cloud) <= 600
     assert json.loads((tmp_path / "cameras/transforms_erp.json").read_text())["camera_model"] == "EQUIRECTANGULAR"
+
+
+PAGE = """<!doctype html><body style="margin:0"><script type="module" src="model-viewer.min.js"></script>
+<model-viewer src="mesh.glb" style="width:480px;height:480px;background:#ff00ff" camera-orbit="30deg 40deg 120%"
+ interaction-prompt="none"></model-viewer>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM or not MODEL_VIEWER, reason="a browser or npm's @google/model-viewer is missing")
+def test_a_browser_shows_the_room(room, picture, tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    Mesh(max_faces=20_000)(room, picture, tmp_path)
+    (tmp_path / "index.html").write_text(PAGE)
+    shutil.copy(MODEL_VIEWER / "dist/model-viewer.min.js", tmp_path)
+    handler = functools.partial(Quiet, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server, playwright.sync_playwright() as driver:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        flags = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+        running = driver.chromium.launch(executable_path=CHROMIUM, args=flags)
+        page = running.new_page(viewport={"width": 480, "height": 480})
+        page.goto(f"http://127.0.0.1:{server.server_port}/index.html")
+        page.wait_for_function("document.querySelector('model-viewer').modelIsVisible", timeout=90_000)
+        page.wait_for_timeout(1500)
+        shot = page.screenshot(path=str(tmp_path / "shot.png"))
+        running.close()
+        server.shutdown()
+    assert shot
+    pixels = images.read_image(tmp_path / "shot.png").image.float()
+    behind = (pixels - torch.tensor([255.0, 0, 255])[:, None, None]).abs().amax(0) < 8
+    assert 0.1 < 1 - behind.float().mean() < 0.999  # the room stands before the page's own colour
+    assert pixels[:, ~behind].std(dim=1).min() > 10  # and is not of one colour
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serves files without telling of them."""
+
+    def log_message(self, *_):
+        """Nothing."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from ...checks import InputError, Range
 from ...files import atomic, write_bytes
 from ...geometry import mesh, sphere
+from ...render.layers import edge_ratio
 from ...scene import Geometry, Panorama, unit_image
 
 LOOSE = (
@@ -70,7 +71,7 @@ class Mesh:
 
     def _grid(self, distance: Tensor) -> tuple[Tensor, Tensor]:
         height, width = distance.shape[-2:]
-        ratio = 1 + math.pi / height / math.tan(math.radians(self.edge_angle)) if self.edge_angle else None
+        ratio = edge_ratio(height, self.edge_angle) if self.edge_angle else None
         points = mesh.erp_points(distance)
         points, faces = mesh.compact(points, mesh.cut_faces(mesh.erp_faces(height, width), points, ratio))
         return points, faces
