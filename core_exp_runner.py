@@ -56,7 +56,7 @@ def weights(config: dict[str, Any], job: str) -> None:
 
 
 def trained(mode: str) -> Callable[[dict[str, Any], str], None]:
-    """mode=train, evaluate and lr_range: a system and its data in the training loop."""
+    """mode=train, lr_range, and evaluate with a system: it and its data in the training loop."""
 
     def do(config: dict[str, Any], job: str) -> None:
         from immersivedepth.runs import RunFolder
@@ -71,6 +71,34 @@ def trained(mode: str) -> Callable[[dict[str, Any], str], None]:
                 print(f"{name} = {value:.6g}")
 
     return do
+
+
+def evaluate(config: dict[str, Any], job: str) -> None:
+    """A trained system on the test part of its data; without a system, the pipeline on measured panoramas."""
+    if config.get("system") is not None:
+        trained("evaluate")(config, job)
+        return
+    from immersivedepth.evaluation.running import evaluate as measure
+    from immersivedepth.runs import RunFolder
+
+    done = measure(config, lambda: RunFolder.open(configs.run_of(config), config, job, alike=True), job)
+    for path in done.files:
+        print(path)
+    for name, figure in done.figures.items():
+        between = "" if figure.low is None else f"  [{figure.low:.6g}, {figure.high:.6g}]"
+        print(f"{name} = {figure.value:.6g}{between}")
+    if done.failed:
+        source, wrong = next(iter(done.failed.items()))
+        raise InputError(f"{len(done.failed)} images could not be used and are left out; the first: {wrong or source}")
+
+
+def compare(config: dict[str, Any], job: str) -> None:
+    """Evaluated runs in one table and on one page."""
+    from immersivedepth.evaluation.compare import compare as tabulate
+    from immersivedepth.runs import RunFolder
+
+    for path in tabulate(config, lambda: RunFolder.open(configs.run_of(config), config, job)):
+        print(path)
 
 
 def predict(config: dict[str, Any], job: str) -> None:
@@ -124,7 +152,8 @@ MODES: dict[str, Callable[[dict[str, Any], str], None]] = {
     "depth": depth,
     "weights": weights,
     "train": trained("train"),
-    "evaluate": trained("evaluate"),
+    "evaluate": evaluate,
+    "compare": compare,
     "lr_range": trained("lr_range"),
     "predict": predict,
     "make_data": make_data,

@@ -34,6 +34,7 @@ TRUSTED = (
     "immersivedepth.systems.",
     "immersivedepth.losses.",
     "immersivedepth.metrics.",
+    "immersivedepth.evaluation.",
     "immersivedepth.weights.",
     "torch.optim.",
 )
@@ -88,6 +89,9 @@ class Run:
     pose_sampler: Any = None
     render: Any = None
     view: Any = None
+    protocol: Any = None
+    evaluation: Any = None
+    runs: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.exp_name or self.exp_name.startswith((".", "-")) or set(self.exp_name) & set('/\\:*?"<>|\0'):

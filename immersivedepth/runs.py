@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from .checks import ResourceError
+from .checks import InputError, ResourceError
 from .config import Run
 from .files import sweep, write_text
 
@@ -23,6 +23,7 @@ log = logging.getLogger("immersivedepth")
 
 # The packages whose versions decide the numbers of a run.
 _VERSIONED = ("immersivedepth", "torch", "timm", "numpy", "scipy", "opencv-python-headless", "hydra-core", "OpenEXR")
+_CIRCUMSTANCES = ("device", "exp_name", "is_continue", "debug", "evaluation", "runs")
 _CONFIG, _FACTS, _LOG = "config.yaml", "run.json", "run.log"
 
 
@@ -34,10 +35,15 @@ class RunFolder:
     continued: bool = False
 
     @classmethod
-    def open(cls, run: Run, config: dict[str, Any], job: str = "") -> RunFolder:
-        """Make <base>/<exp_name>/<date-time>, or with is_continue=true take the newest one there is."""
+    def open(cls, run: Run, config: dict[str, Any], job: str = "", alike: bool = False) -> RunFolder:
+        """Make <base>/<exp_name>/<date-time>, or with is_continue=true take the newest one there is.
+
+        With `alike` it must have done the same work: then every job of a multirun finds its own.
+        """
         home = Path(run.device.base_exp_dir).expanduser() / run.exp_name
         old = sorted(p.parent for p in home.glob(f"*/{_CONFIG}")) if run.is_continue else []
+        if alike:
+            old = [path for path in old if work_of(read_config(path)) == work_of(config)]
         try:
             folder = cls(old[-1], continued=True) if old else cls(_fresh(home, job))
         except OSError as error:
@@ -51,6 +57,22 @@ class RunFolder:
         write_text(folder.path / _CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
         write_text(folder.path / _FACTS, json.dumps(_facts(run), indent=2) + "\n")
         return folder
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config of a run."""
+    try:
+        found = yaml.safe_load((folder / _CONFIG).read_text("utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"{folder / _CONFIG} cannot be read ({error}); name the folder of a run") from error
+    return found if isinstance(found, dict) else {}
+
+
+def work_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a config that decides what comes out; where, how fast and for how long are no part of it."""
+    own = {key: value for key, value in config.items() if key not in _CIRCUMSTANCES}
+    plain: dict[str, Any] = json.loads(json.dumps(own, default=str, sort_keys=True))  # tuples and lists are alike
+    return plain
 
 
 def _fresh(home: Path, job: str) -> Path:

@@ -21,7 +21,7 @@ LAYERS = [
     {"training"},
     {"systems"},
     {"batch"},
-    {"dense"},
+    {"dense", "evaluation"},
     {"viewer"},
     {"app"},
 ]
