@@ -91,7 +91,7 @@ class Paired:
         for value in stored.holes:
             hole |= raw == value
         distance = raw * stored.unit if pair.depth.suffix.lower() == ".png" else raw
-        valid = ~hole & distance.isfinite() & (distance > 0) & (distance < stored.farthest)
+        valid = ~hole & distance.isfinite() & (distance > 0) & (distance <= stored.farthest)
         distance = torch.where(valid, distance, 0.0)
         distance, valid = (sphere.resize_erp(v, *panorama.size, mode="nearest") for v in (distance, valid))
         truth = truth_beside(path) or ErpTruth(distance)

@@ -18,7 +18,7 @@ from .display import tone_map
 from .doors import MAX_SIZE, SUFFIXES, check_file, show
 from .metadata import read_gpano
 from .reading import Picture, read_image, read_map
-from .writing import write_exr, write_jpeg, write_map_png, write_npy, write_pfm, write_png
+from .writing import write_dpt, write_exr, write_jpeg, write_map_png, write_npy, write_pfm, write_png
 
 __all__ = [
     "MAX_SIZE",
@@ -30,6 +30,7 @@ __all__ = [
     "read_map",
     "show",
     "tone_map",
+    "write_dpt",
     "write_exr",
     "write_jpeg",
     "write_map_png",

@@ -5,6 +5,7 @@ Tensors are [C, H, W] with one or three channels; NumPy arrays are [H, W] or [H,
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 from typing import Any, Literal
 
@@ -86,6 +87,18 @@ def write_pfm(path: str | Path, values: Tensor | Array) -> Path:
     with files.atomic(Path(path)) as temporary, temporary.open("wb") as handle:
         handle.write(f"{'PF' if channels == 3 else 'Pf'}\n{width} {height}\n-1.0\n".encode())
         handle.write(np.ascontiguousarray(pixels[::-1]).data)
+    return Path(path)
+
+
+def write_dpt(path: str | Path, values: Tensor | Array) -> Path:
+    """Write the float32 maps of 360MonoDepth: a tag, width and height, then rows from the top."""
+    pixels = _channels_last(values).astype("<f4", copy=False)
+    if pixels.shape[2] != 1:
+        raise ValueError(f"expected a map of one channel, got {pixels.shape[2]}")
+    height, width, _ = pixels.shape
+    with files.atomic(Path(path)) as temporary, temporary.open("wb") as handle:
+        handle.write(b"PIEH" + struct.pack("<ii", width, height))  # the tag is the float 202021.25
+        handle.write(np.ascontiguousarray(pixels).data)
     return Path(path)
 
 

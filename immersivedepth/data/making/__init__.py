@@ -25,7 +25,12 @@ KINDS = {
     "modest": ("modest", "Modest"),
     "diode": ("diode", "Diode"),
     "omnidata": ("omnidata", "Omnidata"),
+    "matterport": ("panoramas", "Matterport"),
+    "stanford": ("panoramas", "Stanford"),
+    "replica": ("panoramas", "Replica"),
+    "list": ("panoramas", "PlainList"),
 }
+Kind = Literal["3d60", "stillbox", "modest", "diode", "omnidata", "matterport", "stanford", "replica", "list"]
 
 
 class Maker(Protocol):
@@ -54,7 +59,7 @@ class Maker(Protocol):
 class MakeData:
     """What is to be made; the fields are the keys of conf/data."""
 
-    kind: Literal["3d60", "stillbox", "modest", "diode", "omnidata"] | None = None
+    kind: Kind | None = None
     folder: str | None = None
     count: Annotated[int, Range(1)] = 20
     size: Annotated[int, Range(16, 8192)] = 256
