@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import logging
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,11 +25,30 @@ from . import transforms
 from .refocus import refocus
 from .samples import Batch
 
+log = logging.getLogger(__name__)
+
 Split = Literal["train", "val", "test"]
 Layout = Literal["omnidata", "taskonomy", "replica", "replica_gso", "hypersim", "blended_mvs"]
-FORBIDDEN = frozenset(("mosquito", "tansboro", "tomkins", "darnestown", "brinnon", "rough"))  # buildings of Taskonomy
+# Buildings that are left out, as published; the second by the digits of their names.
+FORBIDDEN = {
+    "taskonomy": frozenset(("mosquito", "tansboro", "tomkins", "darnestown", "brinnon", "rough")),
+    "blended_mvs": frozenset((
+        "5bf21799d43923194842c001", "000000000000000000000001", "000000000000000000000000", "5b21e18c58e2823a67a10dd8",
+        "5ab8b8e029f5351f7f2ccf59", "00000000000000000000000c", "00000000000000000000000b", "58cf4771d0f5fb221defe6da",
+        "5c2b3ed5e611832e8aed46bf", "584a7333fe3cb463906c9fe6", "585ee0632a57cc11d4933608", "5983012d1bd4b175e70c985a",
+        "58a0dd1a3d0b4542479a28f3", "58a44463156b87103d3ed45e",
+    )),
+}  # fmt: skip
+FORBIDDEN["blended_mvg"] = FORBIDDEN["blended_mvs"]  # its name among the data sets of the starter data
+# What some layouts call a task.
+ALIASES = {
+    "replica": {"segment_semantic": "semantic"},
+    "replica_gso": {"segment_semantic": "semantic"},
+    "blended_mvs": {"mask_valid": "mask_valid_depth", "segment_semantic": "semantic"},
+}
+_FILTERED = "filtered_points.json"  # of a camera of Hypersim: points that are not to be used
 _NAME = re.compile(r"point_(\d+)_view_(\d+)_domain_(\w+)\.(?:png|json|npy)")
-View = tuple[str, int, int]  # building, point, view
+View = tuple[str, int, int]  # building, point, view; the building of layout omnidata is <data set>/<building>
 
 
 @dataclass
@@ -49,6 +70,7 @@ class MultiTask:
     mirror: bool = True  # training shows half of the views from behind the mirror
     augment: bool = True  # training pictures are sharpened and blurred
     refocus: Annotated[float, Range(0, 1)] = 0.0  # share of training pictures that get another focus
+    legacy_depth: bool = False  # depth as the older loaders give it: 1.0 is 15.6 m and nothing is farther
 
     def samples(self, split: Split) -> Views | None:
         """The views of a split; with several data sets, each makes the same share of the training."""
@@ -56,20 +78,25 @@ class MultiTask:
             raise ConfigError(
                 "dataset.parts is empty: name at least one data set, e.g. dataset.parts={a: {root: DATA}}"
             )
-        found, weights = [], []
+        found: list[dict[str, Path]] = []
+        sets: list[tuple[str, str]] = []  # of each view: the part and, in layout omnidata, which of its data sets
         for name, part in self.parts.items():
-            views = self._part(name, part, split)
-            found += views
-            weights += [1 / len(views)] * len(views)
-        return Views(self, found, split == "train", torch.tensor(weights)) if found else None
+            if part.splits is None and split != "train":
+                log.warning("dataset.parts.%s.splits has no value: %s repeats the buildings of training", name, split)
+            for (building, _, _), files in self._part(name, part, split):
+                found.append(files)
+                sets.append((name, building.split("/")[0] if part.layout == "omnidata" else ""))
+        sizes = Counter(sets)
+        weights = torch.tensor([1 / sizes[key] for key in sets])
+        return Views(self, found, split == "train", weights) if found else None
 
-    def _part(self, name: str, part: Part, split: Split) -> list[dict[str, Path]]:
+    def _part(self, name: str, part: Part, split: Split) -> list[tuple[View, dict[str, Path]]]:
         root = Path(part.root).expanduser()
         if not root.is_dir():
             raise InputError(f"{root} is not a folder; set dataset.parts.{name}.root")
         wanted = read_splits(Path(part.splits).expanduser())[split] if part.splits else None
-        views = common_views(root, part.layout, self.tasks)
-        return [files for (building, _, _), files in sorted(views.items()) if wanted is None or building in wanted]
+        views = sorted(common_views(root, part.layout, self.tasks).items())
+        return [(v, files) for v, files in views if wanted is None or names_of(v[0], part.layout) & wanted]
 
 
 def common_views(root: Path, layout: Layout, tasks: tuple[str, ...]) -> dict[View, dict[str, Path]]:
@@ -77,17 +104,39 @@ def common_views(root: Path, layout: Layout, tasks: tuple[str, ...]) -> dict[Vie
     found: dict[View, dict[str, Path]] = defaultdict(dict)
     for task in tasks:
         for building, folder in folders(root, layout, task):
-            if layout == "taskonomy" and building in FORBIDDEN:
+            if _left_out(building, layout):
                 continue
+            bad = _bad_points(folder.parent / _FILTERED) if layout == "hypersim" else frozenset()
             for path in folder.iterdir():
                 match = _NAME.fullmatch(path.name)
-                if match:
+                if match and int(match[1]) not in bad:
                     found[building, int(match[1]), int(match[2])][task] = path
     return {view: files for view, files in found.items() if len(files) == len(tasks)}
 
 
+def names_of(building: str, layout: Layout) -> set[str]:
+    """What a list of splits may call a building: with its data set or without, a camera of Hypersim or its scene."""
+    names = {building, building.rsplit("/", 1)[-1]}
+    return names | {n.rsplit("-cam", 1)[0] for n in names} if "-cam" in building else names
+
+
+def _left_out(building: str, layout: Layout) -> bool:
+    source, _, name = building.rpartition("/")
+    return name in FORBIDDEN.get(source or layout, frozenset())
+
+
+def _bad_points(path: Path) -> frozenset[int]:
+    if not path.is_file():
+        return frozenset()
+    try:
+        return frozenset(int(point) for point in json.loads(path.read_text("utf-8")))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: expected a list of numbers of points") from error
+
+
 def folders(root: Path, layout: Layout, task: str) -> Iterator[tuple[str, Path]]:
     """Buildings with the folder that holds their files of one task."""
+    task = ALIASES.get(layout, {}).get(task, task)
     patterns = {
         "omnidata": f"{task}/*/*",
         "taskonomy": f"{task}/*",
@@ -100,7 +149,9 @@ def folders(root: Path, layout: Layout, task: str) -> Iterator[tuple[str, Path]]
         if not path.is_dir():
             continue
         parts = path.relative_to(root).parts
-        if layout in ("omnidata", "taskonomy"):
+        if layout == "omnidata":
+            yield f"{parts[-2]}/{parts[-1]}", path
+        elif layout == "taskonomy":
             yield parts[-1], path
         elif layout == "replica_gso":
             yield f"{parts[0]}-{parts[1]}", path
@@ -151,9 +202,13 @@ class Views:
             raise InputError(f"{next(iter(self.files[index].values()))}: its tasks differ in size")
         valid = transforms.valid_of(views)
         views = transforms.fitted({**views, "valid": valid.float()}, (data.size, data.size), random, self.training)
-        if self.training:
-            views = self._varied(views, random)
-        return {**views, "valid": views["valid"] > 0.5}
+        if data.legacy_depth:
+            views = {t: transforms.legacy_depth(v) if t.startswith("depth") else v for t, v in views.items()}
+        if not self.training:
+            return {**views, "valid": views["valid"] > 0.5}
+        views = self._varied(views, random)
+        # What a network that pools may look at; validation is over everything that is known.
+        return {**views, "valid": transforms.make_valid_mask(views["valid"] > 0.5)}
 
     def _varied(self, views: Batch, random: np.random.Generator) -> Batch:
         data = self.data

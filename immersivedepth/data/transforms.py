@@ -6,7 +6,7 @@ mask_valid and every other map of labels as they are; edge_texture 0..0.25.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import cv2
@@ -25,6 +25,9 @@ EMPTY_NORMAL = 128 / 255  # of a channel where nothing is known
 MOST_EDGE = 0.25
 _NEAR_VALUE = 1e-3  # a value within it of the mask's counts as missing
 _GROW = 5  # pixels by which missing places grow
+_CROP, _RESIZE = 0.4, 0.7  # of a random number in 0..1: from here a random crop, from here a resize
+_RATIO, _RATIO_RESIZED = 2.0, 1.5  # longest side over the shorter one of random sizes; where the proportions change
+_SHARPEN = 0.3
 _POOL = 4  # pixels of the blocks in which one missing place spoils all
 
 SMOOTH = ("rgb",)  # tasks whose values may be averaged
@@ -56,16 +59,17 @@ def legacy_depth(depth: Tensor) -> Tensor:
 
 
 def valid_of(views: Mapping[str, Tensor]) -> Tensor:  # [1, H, W], bool
-    """Where a view is known: its own mask if it has one, else where depth or normals are not missing."""
-    if "mask_valid" in views:
-        return views["mask_valid"] > 0.5
-    for task, value in views.items():
-        if task.startswith("depth"):
-            return build_mask(value, 0.0)
-        if task == "normal":
-            return build_mask(value, EMPTY_NORMAL)
+    """Where a view is known: where its own mask, depth and normals, as far as it has them, all are."""
     first = next(iter(views.values()))
-    return torch.ones(1, *first.shape[-2:], dtype=torch.bool)
+    valid = torch.ones(1, *first.shape[-2:], dtype=torch.bool)
+    for task, value in views.items():
+        if task == "mask_valid":
+            valid &= value > 0.5
+        elif task.startswith("depth"):
+            valid &= build_mask(value, 0.0)
+        elif task == "normal":
+            valid &= build_mask(value, EMPTY_NORMAL)
+    return valid
 
 
 def build_mask(values: Tensor, missing: float) -> Tensor:  # [C, H, W] -> [1, H, W], bool
@@ -82,13 +86,18 @@ def make_valid_mask(valid: Tensor) -> Tensor:  # [1, H, W], bool
 
 
 def resized(views: Mapping[str, Tensor], size: tuple[int, int]) -> dict[str, Tensor]:
-    """Every task at one size: pictures by their mean, everything else by the nearest, so that no value is made up."""
+    """Every task [..., C, H, W] at one size.
+
+    Pictures by their mean, everything else by the nearest, so that no value is made up.
+    """
     out = {}
     for task, value in views.items():
+        flat = value.reshape(-1, *value.shape[-3:])
         if task in SMOOTH:
-            out[task] = F.interpolate(value[None], size, mode="bilinear", antialias=True)[0]
+            small = F.interpolate(flat, size, mode="bilinear", antialias=True)
         else:
-            out[task] = F.interpolate(value[None].double(), size, mode="nearest-exact")[0].to(value.dtype)
+            small = F.interpolate(flat.double(), size, mode="nearest-exact").to(value.dtype)
+        out[task] = small.reshape(*value.shape[:-2], *size)
     return out
 
 
@@ -102,24 +111,42 @@ def mirrored(views: Mapping[str, Tensor]) -> dict[str, Tensor]:
     out = {task: value.flip(-1) for task, value in views.items()}
     if "normal" in out:
         normal = out["normal"]
-        known = build_mask(normal, EMPTY_NORMAL) if normal.numel() else normal[:1] > 0
+        # Not the grown mask: a normal beside a hole turns as every other does.
+        known = ((normal - EMPTY_NORMAL).abs() > _NEAR_VALUE).any(0, keepdim=True)
         out["normal"] = torch.cat([torch.where(known, 1 - normal[:1], normal[:1]), normal[1:]])
     return out
+
+
+def drawn_size(sizes: Sequence[int], random: np.random.Generator, ratio: float) -> tuple[int, int]:
+    """Height and width out of the sizes, the longer one at most `ratio` times the shorter."""
+    height = int(random.choice(sizes))
+    return height, int(random.choice([s for s in sizes if max(s, height) <= ratio * min(s, height)]))
+
+
+def at_random_size(batch: Mapping[str, Tensor], sizes: Sequence[int], random: np.random.Generator) -> dict[str, Tensor]:
+    """A batch [B, C, H, W] at one drawn size, by a crop in the middle, a random crop or a resize (40, 30, 30 %)."""
+    how = random.random()
+    return _brought(batch, drawn_size(sizes, random, _RATIO_RESIZED if how >= _RESIZE else _RATIO), random, how)
 
 
 def fitted(
     views: Mapping[str, Tensor], size: tuple[int, int], random: np.random.Generator, training: bool
 ) -> dict[str, Tensor]:
     """A view at the size of the network: in training by a middle crop, a random crop or a resize (40, 30, 30 %)."""
+    return _brought(views, size, random, random.random() if training else 0.0)
+
+
+def _brought(
+    views: Mapping[str, Tensor], size: tuple[int, int], random: np.random.Generator, how: float
+) -> dict[str, Tensor]:
     height, width = next(iter(views.values())).shape[-2:]
-    how = random.random() if training else 0.0
-    if how >= 0.7:
+    if how >= _RESIZE:
         return resized(views, size)
     # The largest window with the proportions that are wanted, somewhere in the view or in its middle.
     scale = min(height / size[0], width / size[1])
     window = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
     room = (height - window[0], width - window[1])
-    if how >= 0.4:
+    if how >= _CROP:
         window = tuple(max(1, round(w * random.uniform(0.6, 1.0))) for w in window)  # type: ignore[assignment]
         place = (int(random.integers(height - window[0] + 1)), int(random.integers(width - window[1] + 1)))
     else:
@@ -132,15 +159,14 @@ def taken(rgb: Tensor, random: np.random.Generator, chance: float = 0.7) -> Tens
     if random.random() >= chance:
         return rgb
     array = np.ascontiguousarray(rgb.movedim(0, -1).numpy())
-    if random.random() < 0.3:
+    if random.random() < 0.5:
         soft = cv2.GaussianBlur(array, (3, 3), 0)
-        array = array + 0.5 * (array - soft)
+        array = array + _SHARPEN * (array - soft)
     if random.random() < 0.5:
         array = cv2.filter2D(array, -1, _motion(int(random.integers(3, 8)), random.uniform(0, np.pi)))
     for size, share in ((7, 0.1), (5, 0.3), (3, 0.2)):
-        if random.random() < share:
+        if random.random() < share:  # each by itself: none, one or several
             array = cv2.GaussianBlur(array, (size, size), 0)
-            break
     return torch.from_numpy(array).movedim(-1, 0).clamp(0, 1)
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ..checks import ConfigError
 from ..data.multitask import MultiTask
 from ..data.samples import Batch, Samples
+from ..data.transforms import at_random_size
 from ..losses import affine, virtual_normal
-from ..losses.masked import masked_cosine
+from ..losses.masked import masked_cosine, standardised_depth
 from ..losses.supervision import masked
 from ..metrics import depth as metrics
 from ..training import Share, Split, System
@@ -25,6 +27,13 @@ class _OfMidas(System):
     """What both share: the network by name, its normalisation, and its data."""
 
     model: str
+    sizes: tuple[int, ...]
+
+    def varied(self, batch: Batch) -> Batch:
+        """Training at sizes drawn for each batch, if there are sizes to draw from."""
+        if not self.sizes:
+            return batch
+        return at_random_size(batch, self.sizes, np.random.default_rng(int(torch.randint(2**31, (1,)))))
 
     def net(self) -> nn.Module:
         """A network of `midas`, from tiny up, drawn from torch's seeded random numbers."""
@@ -65,6 +74,10 @@ class OmnidataDepth(_OfMidas):
     depth: str = "depth_zbuffer"  # the task that is learnt
     regulariser: float = 0.0
     virtual_normal: float = 0.0
+    # What takes scale and shift out of each image before both are compared: median and mean deviation, or mean and
+    # standard deviation of the central 80 %.
+    standardise: Literal["median", "central"] = "median"
+    sizes: tuple[int, ...] = ()  # heights and widths that training batches are brought to; none: as they come
 
     def check_output(self, output: str) -> None:
         """Depth or disparity, not normals."""
@@ -74,7 +87,7 @@ class OmnidataDepth(_OfMidas):
     def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         """Named terms; those of weight 0 are not computed."""
         found, target, valid = outputs[:, None], self._target(batch), self._valid(batch)
-        terms = {"ssi": affine.ssi_mae(found, target, valid)}
+        terms = {"ssi": self._compared(found, target, valid)}
         if self.regulariser:
             terms["gradients"] = self.regulariser * affine.gradient_term(found, target, valid)
         if self.virtual_normal:
@@ -106,6 +119,11 @@ class OmnidataDepth(_OfMidas):
         shown = {n: _coloured((v - low) / (high - low).clamp_min(1e-6)) for n, v in rows.items()}
         return {"picture": batch["rgb"], **shown}
 
+    def _compared(self, found: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        if self.standardise == "median":
+            return affine.ssi_mae(found, target, valid)
+        return masked(standardised_depth(found, valid), standardised_depth(target, valid), valid, "l1")
+
     def _target(self, batch: Batch) -> Tensor:
         depth = batch[self.depth]
         if self._disparity:
@@ -131,6 +149,7 @@ class OmnidataNormal(_OfMidas):
 
     model: str = "omnidata_dpt_normal"
     l1_weight: float = 10.0
+    sizes: tuple[int, ...] = ()  # heights and widths that training batches are brought to; none: as they come
 
     def check_output(self, output: str) -> None:
         """Normals, not depth."""

@@ -192,8 +192,8 @@ class Loop:
         state = np.random.SeedSequence([self.seed, self.position.step, self.fabric.global_rank]).generate_state(1)
         torch.manual_seed(int(state[0]))
         self.optimiser.zero_grad(set_to_none=True)
-        for number, batch in enumerate(parts):
-            more = number + 1 < len(parts)
+        for number, given in enumerate(parts):
+            batch, more = self.system.varied(given), number + 1 < len(parts)
             with self.fabric.no_backward_sync(self.net, enabled=more) if more else nullcontext():
                 outputs = self.system.forward(self.net, batch)
                 losses = self.system.losses(outputs, batch)

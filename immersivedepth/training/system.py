@@ -37,6 +37,10 @@ class System(ABC):
     def data(self, dataset: Any, split: Split) -> Samples | Stream | None:
         """The samples of a split; None where there are none."""
 
+    def varied(self, batch: Batch) -> Batch:
+        """A training batch with what all its samples share drawn from torch's random numbers of the step: its size."""
+        return batch
+
     @abstractmethod
     def forward(self, net: nn.Module, batch: Batch) -> Any:
         """What the network makes of a batch."""

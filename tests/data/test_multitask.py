@@ -11,7 +11,7 @@ from immersivedepth.data.multitask import MultiTask, Part, Views, common_views, 
 
 TASKS = ("rgb", "depth_zbuffer")
 LAYOUTS = {
-    "omnidata": ("{task}/hm3d/house/", "house"),
+    "omnidata": ("{task}/hm3d/house/", "hm3d/house"),
     "taskonomy": ("{task}/house/", "house"),
     "replica": ("house/{task}/", "house"),
     "replica_gso": ("house/3/{task}/", "house-3"),
@@ -55,6 +55,49 @@ def test_forbidden_buildings_of_taskonomy(tmp_path):
     assert not common_views(tmp_path, "taskonomy", TASKS)
 
 
+def test_bad_scenes_and_the_mask_of_blended_mvs(tmp_path):
+    for scene in ("house", "5bf21799d43923194842c001"):
+        write(tmp_path, scene + "/blended_images/", "rgb")  # not a task
+        write(tmp_path, scene + "/{task}/", "rgb")
+        write(tmp_path, scene + "/mask_valid_depth/", "mask_valid_depth")
+        write(tmp_path / "starter", "{task}/blended_mvg/" + scene + "/", "rgb")
+    found = common_views(tmp_path, "blended_mvs", ("rgb", "mask_valid"))
+    assert {view: sorted(files) for view, files in found.items()} == {("house", 0, 0): ["mask_valid", "rgb"]}
+    assert "mask_valid" in Views(MultiTask(size=32), list(found.values()), False).sample(0, np.random.default_rng(0))
+    assert set(common_views(tmp_path / "starter", "omnidata", ("rgb",))) == {("blended_mvg/house", 0, 0)}
+
+
+def test_points_that_hypersim_filters_out(tmp_path):
+    for point in (1, 2, 30):
+        write(tmp_path, LAYOUTS["hypersim"][0], "rgb", point)
+    path = tmp_path / "house/taskonomized/cam_00/filtered_points.json"
+    path.write_text('["1", "30"]')
+    assert set(common_views(tmp_path, "hypersim", ("rgb",))) == {("house-cam_00", 2, 0)}
+    path.write_text('{"a": [')
+    with pytest.raises(InputError, match="filtered_points.json: expected a list"):
+        common_views(tmp_path, "hypersim", ("rgb",))
+
+
+def test_lists_of_splits_name_buildings_without_data_set_and_camera(tmp_path):
+    write(tmp_path / "o", "{task}/hm3d/house/", "rgb")
+    write(tmp_path / "h", "{task}".join(("scene/taskonomized/cam_00/", "/")), "rgb")
+    (tmp_path / "a.csv").write_text("id,train,val,test\nhouse,1,0,0\nscene,0,1,0\n")
+    for root, layout, split in (("o", "omnidata", "train"), ("h", "hypersim", "val")):
+        data = MultiTask({"a": Part(str(tmp_path / root), layout, str(tmp_path / "a.csv"))}, ("rgb",))
+        assert {s: s == split for s in ("train", "val")} == {s: bool(data.samples(s)) for s in ("train", "val")}
+
+
+def test_without_lists_validation_says_that_it_repeats_training(tmp_path, caplog):
+    write(tmp_path, "{task}/house/", "rgb")
+    data = MultiTask({"a": Part(str(tmp_path), "taskonomy")}, ("rgb",))
+    data.samples("train")
+    assert not caplog.records
+    data.samples("val")
+    assert [r.getMessage() for r in caplog.records] == [
+        "dataset.parts.a.splits has no value: val repeats the buildings of training"
+    ]
+
+
 def test_published_splits_end_their_lines_with_a_carriage_return(tmp_path):
     path = tmp_path / "a.csv"
     path.write_bytes(b"id,train,val,test\rone,1,0,0\rtwo,0,1,1\r")
@@ -75,6 +118,15 @@ def test_each_data_set_makes_the_same_share_of_the_training(tmp_path):
     views = MultiTask(parts, TASKS).samples("train")
     assert views.weights.tolist() == pytest.approx([1.0, 0.25, 0.25, 0.25, 0.25])
     assert MultiTask(parts, TASKS).samples("val").weights is None
+
+
+def test_each_data_set_of_one_root_makes_the_same_share(tmp_path):
+    """Two data sets with a building of the same name: both are there, and weigh the same."""
+    for name, count in (("hm3d", 1), ("replica", 3)):
+        for point in range(count):
+            write(tmp_path, "{task}/" + name + "/house/", "rgb", point)
+    views = MultiTask({"a": Part(str(tmp_path))}, ("rgb",)).samples("train")
+    assert views.weights.tolist() == pytest.approx([1.0, 1 / 3, 1 / 3, 1 / 3])
 
 
 # ---- values and changes ----------------------------------------------------------------------------------------------
@@ -120,6 +172,57 @@ def test_a_missing_place_spoils_its_block():
     assert transforms.make_valid_mask(torch.ones(1, 7, 9, dtype=torch.bool)).shape == (1, 7, 9)
 
 
+def test_a_mask_of_its_own_does_not_save_what_is_beside_a_hole():
+    depth = torch.ones(1, 16, 16)
+    depth[0, 8, 8] = 0
+    views = {"mask_valid": torch.ones(1, 16, 16), "depth_zbuffer": depth}
+    assert torch.equal(transforms.valid_of(views), transforms.build_mask(depth, 0.0))
+    views["mask_valid"][0, 0, 0] = 0
+    assert not transforms.valid_of(views)[0, 0, 0]
+    assert transforms.valid_of({"rgb": torch.rand(3, 4, 4)}).all()
+
+
+def test_training_looks_at_whole_blocks_and_validation_at_every_known_pixel(tmp_path):
+    depth = torch.full((1, 32, 32), 2.0)
+    depth[0, 9, 9] = 65535 / 512
+    write(tmp_path, "{task}/house/", "rgb")
+    images.write_map_png(tmp_path / "depth_zbuffer/house/point_0_view_0_domain_depth_zbuffer.png", depth, 1 / 512)
+    parts = {"a": Part(str(tmp_path), "taskonomy")}
+    data = MultiTask(parts, TASKS, 32, mirror=False, augment=False)
+    middle = next(seed for seed in range(100) if np.random.default_rng(seed).random() < 0.4)
+    train = data.samples("train").sample(0, np.random.default_rng(middle))["valid"][0]
+    val = data.samples("val").sample(0, np.random.default_rng(0))["valid"][0]
+    assert (~val).sum() == 25
+    assert (~train).sum() == 64
+    assert torch.equal(train, transforms.make_valid_mask(val[None])[0])
+    old = MultiTask(parts, TASKS, 32, legacy_depth=True).samples("val").sample(0, np.random.default_rng(0))
+    assert float(old["depth_zbuffer"].max()) == pytest.approx(2.0 * 512 / 8000)
+
+
+def test_batches_at_random_sizes():
+    sizes = (256, 320, 384, 448, 512)
+    seen = set()
+    for seed in range(300):
+        height, width = transforms.drawn_size(sizes, np.random.default_rng(seed), 1.5)
+        assert {height, width} <= set(sizes)
+        assert max(height, width) <= 1.5 * min(height, width)
+        seen.add((height, width))
+    assert len(seen) > 15
+    y, x = torch.meshgrid(torch.arange(48.0), torch.arange(48.0), indexing="ij")
+    place = (x + 100 * y).expand(2, 1, -1, -1)
+    shapes = set()
+    for seed in range(20):
+        out = transforms.at_random_size(
+            {"depth_zbuffer": place, "valid": place > 500, "normal": place.expand(-1, 3, -1, -1)},
+            (32, 64),
+            np.random.default_rng(seed),
+        )
+        assert torch.equal(out["valid"], out["depth_zbuffer"] > 500)
+        assert torch.equal(out["normal"][:, 2:], out["depth_zbuffer"])
+        shapes.add(tuple(out["depth_zbuffer"].shape))
+    assert shapes == {(2, 1, 32, 32), (2, 1, 32, 64), (2, 1, 64, 32), (2, 1, 64, 64)}
+
+
 def test_pictures_are_averaged_and_nothing_else(tmp_path):
     checks = (torch.arange(8)[:, None] + torch.arange(8)) % 2
     views = {"rgb": checks.float().expand(3, 8, 8), "segment_semantic": checks[None].long() * 7}
@@ -137,6 +240,8 @@ def test_the_mirror_turns_normals():
     assert torch.equal(out["normal"][1:], normal.flip(-1)[1:])
     assert torch.allclose(out["normal"][0, :4, -4:], torch.tensor(transforms.EMPTY_NORMAL))
     assert torch.equal(out["mask_valid"], normal[:1].flip(-1))
+    beside = out["normal"][0, :4, -6:-4]  # within the two pixels by which holes grow
+    assert torch.allclose(beside, 1 - normal.flip(-1)[0, :4, -6:-4])
 
 
 def test_all_tasks_of_a_view_change_together():
@@ -160,6 +265,18 @@ def test_pictures_are_taken_by_other_cameras():
     same = sum(torch.equal(out, rgb) for out in outs)
     assert 10 < same < 45
     assert all(0 <= out.min() <= out.max() <= 1 for out in outs)
+    edge = torch.zeros(3, 9, 9)
+    edge[:, :, 4:] = 0.5
+
+    class Fixed:  # only sharpened
+        def __init__(self):
+            self.values = iter([0.0, 0.49, 0.9, 0.9, 0.9, 0.9])
+
+        def random(self):
+            return next(self.values)
+
+    sharp = transforms.taken(edge, Fixed())
+    assert float(sharp[0, 4, 4]) == pytest.approx(0.5 + 0.3 * 0.125, abs=1e-6)  # a quarter of the step is blurred away
     flat = torch.full((3, 24, 24), 0.4)
     assert all(torch.allclose(transforms.taken(flat, np.random.default_rng(s)), flat, atol=1e-5) for s in range(20))
 
@@ -178,7 +295,7 @@ def test_made_data_are_the_real_layout(made):
     tasks = ("rgb", "depth_zbuffer", "depth_euclidean", "normal", "mask_valid", "segment_instance", "point_info")
     views = common_views(made, "omnidata", tasks)
     assert len(views) == 10
-    assert ("world0000", 1, 3) in views
+    assert ("synthetic/world0000", 1, 3) in views
     assert b"\r" in (made / "splits.csv").read_bytes()
     assert read_splits(made / "splits.csv")["train"] == {"world0000", "world0001"}
 

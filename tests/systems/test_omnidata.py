@@ -56,6 +56,32 @@ def test_the_loss_has_the_weights_of_the_recipe(made):
     assert torch.allclose(losses["gradients"], 0.5 * affine.gradient_term(found[:, None], target, valid))
 
 
+def test_the_central_part_of_each_image_may_stand_for_its_scale(made):
+    batch = batch_of(made)
+    system = OmnidataDepth(model="midas_tiny", standardise="central")
+    disparity = 1 / batch["depth_zbuffer"].clamp_min(1e-3)
+    assert float(system.losses((3 * disparity + 2)[:, 0], batch)["ssi"]) < 1e-3
+    found = torch.rand(2, 64, 64, generator=torch.Generator().manual_seed(0))
+    other = OmnidataDepth(model="midas_tiny").losses(found, batch)["ssi"]
+    assert 0.1 < float(system.losses(found, batch)["ssi"]) != float(other)
+
+
+def test_a_training_batch_gets_a_size_of_its_step(made):
+    batch = batch_of(made)
+    system = OmnidataDepth(model="midas_tiny", sizes=(32, 64))
+    shapes = set()
+    for seed in range(12):
+        torch.manual_seed(seed)
+        out = system.varied(batch)
+        torch.manual_seed(seed)
+        again = system.varied(batch)
+        assert all(torch.equal(out[k], again[k]) for k in batch)
+        assert out["valid"].dtype == torch.bool
+        shapes.add(tuple(out["rgb"].shape[-2:]))
+    assert len(shapes) > 2
+    assert OmnidataDepth(model="midas_tiny").varied(batch) is batch
+
+
 def test_settings_are_those_of_the_original(compose):
     first, fine = compose("system=omnidata_depth"), compose("experiment=omnidata_depth_fine")
     assert (first["trainer"]["optimiser"]["lr"], first["trainer"]["batch_size"], first["dataset"]["size"]) == (
