@@ -55,6 +55,18 @@ def weights(config: dict[str, Any], job: str) -> None:
         print(table(settings))
 
 
+def train(config: dict[str, Any], job: str) -> None:
+    """A system on its data; without a system, the radiance field of a panorama."""
+    if config.get("system") is not None or config.get("field") is None:
+        trained("train")(config, job)
+        return
+    from immersivedepth.field import train_field
+    from immersivedepth.runs import RunFolder
+
+    for path in train_field(config, lambda: RunFolder.open(configs.run_of(config), config, job))[1]:
+        print(path)
+
+
 def trained(mode: str) -> Callable[[dict[str, Any], str], None]:
     """mode=train, lr_range, and evaluate with a system: it and its data in the training loop."""
 
@@ -128,9 +140,10 @@ def make_data(config: dict[str, Any], job: str) -> None:
 def render_dense(config: dict[str, Any], job: str) -> None:
     """Novel views along a path: frames, distances and a film."""
     from immersivedepth.dense import render_dense as film_all
+    from immersivedepth.field import fields
     from immersivedepth.runs import RunFolder
 
-    folder, files = film_all(config, lambda: RunFolder.open(configs.run_of(config), config, job))
+    folder, files = film_all(config, lambda: RunFolder.open(configs.run_of(config), config, job), fields(config))
     for path in files:
         if path.suffix in (".mp4", ".json"):
             print(path)
@@ -151,7 +164,7 @@ def view(config: dict[str, Any], job: str) -> None:
 MODES: dict[str, Callable[[dict[str, Any], str], None]] = {
     "depth": depth,
     "weights": weights,
-    "train": trained("train"),
+    "train": train,
     "evaluate": evaluate,
     "compare": compare,
     "lr_range": trained("lr_range"),

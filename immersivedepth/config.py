@@ -6,6 +6,7 @@ The signature of a class is its schema: unknown keys, wrong types and numbers ou
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import functools
 import importlib
@@ -15,7 +16,7 @@ import os
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -73,21 +74,24 @@ class Run:
     is_continue: bool = False
     debug: bool = False
     weights: Any = None
-    enhance: dict[str, Any] = field(default_factory=dict)
+    enhance: dict[str, Any] = dataclasses.field(default_factory=dict)
     project: Any = None
-    predict: dict[str, Any] = field(default_factory=dict)
+    predict: dict[str, Any] = dataclasses.field(default_factory=dict)
     fuse: Any = None
     align: Any = None
     blend: Any = None
-    refine: dict[str, Any] = field(default_factory=dict)
+    refine: dict[str, Any] = dataclasses.field(default_factory=dict)
     segment: Any = None
-    export: dict[str, Any] = field(default_factory=dict)
+    export: dict[str, Any] = dataclasses.field(default_factory=dict)
     system: Any = None
     trainer: Any = None
     lr_range: Any = None
     data: Any = None
     pose_sampler: Any = None
     render: Any = None
+    scene: Any = None
+    field: Any = None
+    inpaint: Any = None
     view: Any = None
     protocol: Any = None
     evaluation: Any = None

@@ -22,7 +22,7 @@ LAYERS = [
     {"systems"},
     {"batch"},
     {"dense", "evaluation"},
-    {"viewer"},
+    {"viewer", "field"},
     {"app"},
 ]
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}

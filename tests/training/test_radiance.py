@@ -1,0 +1,173 @@
+"""Training of fields: every key is read, phases follow each other, and a killed run continues to the same bits."""
+
+import json
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from immersivedepth.checks import ConfigError
+from immersivedepth.data.synthetic import make_world
+from immersivedepth.data.synthetic.render import erp_maps
+from immersivedepth.render.field.inpaint import NavierStokes, Nothing
+from immersivedepth.render.field.pool import Known
+from immersivedepth.render.field.voxel import Voxel
+from immersivedepth.render.paths import CirclePoseSampler
+from immersivedepth.training import checkpoints
+from immersivedepth.training.radiance import Fit, Radiance
+
+TINY = Radiance(
+    anchors=CirclePoseSampler((0.4,), 1),
+    geometry_steps=4,
+    appearance_steps=4,
+    refit_share=0.5,
+    rays=64,
+    log_every=1,
+    save_minutes=0.0,
+)
+
+
+@pytest.fixture(scope="module")
+def source():
+    maps = erp_maps(make_world("room", seed=0), 32, 64, 1)
+    return Known.of(torch.zeros(3), maps.image, maps.distance, torch.ones_like(maps.distance, dtype=torch.bool))
+
+
+@pytest.fixture
+def fit(source, tmp_path):
+    def make(name="run", settings=TINY, inpaint=None, seed=0, facts=None):
+        return Fit(settings, Voxel(32), inpaint or NavierStokes(), source, tmp_path / name, seed, facts or {})
+
+    return make
+
+
+def content(fit):
+    return checkpoints.load(fit.folder / "checkpoints" / "last.ckpt")
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return a == b
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(source, tmp_path_factory):
+    made = Fit(TINY, Voxel(32), NavierStokes(), source, tmp_path_factory.mktemp("whole"), 0, {})
+    made(False)
+    return made
+
+
+def test_what_a_run_leaves(uninterrupted):
+    held = content(uninterrupted)
+    assert held["training"]["position"].epoch == 4
+    assert held["training"]["position"].step == 4 + 4 + 2 + 2
+    assert len(held["training"]["sup_pool"]) == 2
+    for name in ("1.png", "1_distance.png", "inpaint_vis/0001/completed.png", "metrics.jsonl"):
+        assert (uninterrupted.folder / name).is_file()
+    assert list((uninterrupted.folder / "tensorboard").iterdir())
+    rows = [json.loads(line) for line in (uninterrupted.folder / "metrics.jsonl").read_text().splitlines()]
+    assert len(rows) == 12
+    assert {"depth_loss", "dist_loss", "lr_geo"} <= rows[0].keys()
+    assert {"color_loss", "lr_app"} <= rows[4].keys()
+    anchor = uninterrupted.pool.views[1]
+    known = uninterrupted.source
+    assert anchor.mask.any()
+    assert float(anchor.position.norm()) < float(known.distance.amax())
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 6, 8, 9, 11])
+def test_a_killed_run_ends_the_same(fit, uninterrupted, steps, monkeypatch):
+    killed = fit()
+    real = Fit._step
+
+    def step(self, *given):
+        if self.position.step == steps:
+            raise MemoryError("killed")
+        real(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fit, "_step", step)
+        with pytest.raises(MemoryError):
+            killed(False)
+    again = fit()
+    again(True)
+    assert same(content(uninterrupted), content(again))
+    assert (again.folder / "metrics.jsonl").read_text() == (uninterrupted.folder / "metrics.jsonl").read_text()
+
+
+def test_a_request_to_stop_saves_first(fit, monkeypatch):
+    stopped = fit(settings=replace(TINY, save_minutes=60.0))
+    real = Fit._step
+
+    def step(self, *given):
+        real(self, *given)
+        if self.position.step == 1:
+            self.interrupts.code = 143
+
+    monkeypatch.setattr(Fit, "_step", step)
+    with pytest.raises(SystemExit) as ended:
+        stopped(False)
+    assert ended.value.code == 143
+    assert content(stopped)["training"]["position"].step == 2
+
+
+def test_other_settings_are_refused(fit):
+    fit(inpaint=Nothing(), facts={"scene": {"rows": 32}})(False)
+    with pytest.raises(ConfigError, match="other settings"):
+        fit(inpaint=Nothing(), facts={"scene": {"rows": 16}})(True)
+
+
+OTHERS = {
+    "anchors": CirclePoseSampler((0.3,), 1),
+    "budget": 0.5,
+    "geometry_steps": 3,
+    "appearance_steps": 3,
+    "refit_share": 1.0,
+    "rays": 32,
+    "rate": 0.1,
+    "last_rate": 0.005,
+    "warm_up": 0.9,
+    "distance_weight": 0.0,
+    "distance_beta": 1.0,
+    "distortion_weight": 10.0,
+    "distortion_ramp": 0.9,
+    "colour_beta": 1e-6,
+    "max_laplacian": 1.0,
+    "min_cosine": 0.98,
+    "slack": 0.3,
+    "least_distance": 3.0,
+    "log_every": 4,
+}
+
+
+def test_every_key_is_tried():
+    assert OTHERS.keys() | {"save_minutes"} == {f.name for f in fields(Radiance)}
+
+
+@pytest.mark.parametrize("key", OTHERS)
+def test_every_key_is_read(fit, uninterrupted, key):
+    other = fit(settings=replace(TINY, **{key: OTHERS[key]}))
+    other(False)
+    if key == "log_every":
+        assert len((other.folder / "metrics.jsonl").read_text().splitlines()) == 3
+        return
+    assert not same(content(uninterrupted), content(other))
+
+
+def test_a_small_budget_and_another_seed(fit, uninterrupted):
+    tiny = fit(settings=replace(TINY, budget=1e-6), inpaint=Nothing())
+    tiny(False)
+    assert content(tiny)["training"]["position"].step == 2  # one step of each phase is the least
+    other = fit("seed", seed=1)
+    other(False)
+    assert not same(content(uninterrupted)["state_dict"], content(other)["state_dict"])
+
+
+def test_the_rate_rises_and_falls():
+    rates = [Radiance().rate_at(share) for share in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    assert rates == pytest.approx([0.0, 0.005, 0.01, 0.00505, 1e-4])
