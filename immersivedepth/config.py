@@ -95,7 +95,7 @@ class Run:
     view: Any = None
     protocol: Any = None
     evaluation: Any = None
-    runs: list[str] = field(default_factory=list)
+    runs: list[str] = dataclasses.field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.exp_name or self.exp_name.startswith((".", "-")) or set(self.exp_name) & set('/\\:*?"<>|\0'):
