@@ -18,9 +18,11 @@ from torch import Tensor
 
 from ..checks import ConfigError, InputError, Range
 from . import images
+from .measured import MeasuredView
 from .samples import Batch
 
 Split = Literal["train", "val", "test"]
+TAN_HALF_FOV = 384 * (1 / 886.81 + 1 / 927.06) / 2  # of the square in the middle; the focal lengths differ by 4 %
 NEAREST, FARTHEST = 0.1, 300.0  # metres
 _PERCENTILE = 99.0  # of a map: what is farther is clipped to it
 _FIRST = 260  # pictures of the original's training part
@@ -67,6 +69,23 @@ class Diode:
             cut = min(_FIRST, len(every) * 4 // 5)
             found = [every[i] for i in (order[:cut] if split == "train" else order[cut:])]
         return Pictures(self, found, split == "train") if found else None
+
+    def sources(self) -> list[Path]:
+        """The pictures of the validation part, for the measurement of other networks."""
+        samples = self.samples("val")
+        return [scan.picture for scan in samples.scans] if samples is not None else []
+
+    def name(self, path: Path) -> str:
+        """Unlike all others: DIODE numbers pictures by scene and scan."""
+        return path.stem
+
+    def view(self, path: Path) -> MeasuredView:
+        """The square in the middle of a picture, with its depth, as it is stored."""
+        image = images.read_image(path).image
+        depth, valid = read_depth(*(path.with_name(f"{path.stem}_{end}.npy") for end in ("depth", "depth_mask")))
+        if image.shape[-2:] != depth.shape[-2:]:
+            raise InputError(f"{path} and its depth differ in size")
+        return MeasuredView.middle(image, depth, valid, TAN_HALF_FOV)
 
     def _below(self, part: str) -> list[Scan]:
         return [s for s in self._scans if s.picture.relative_to(self._root).parts[0] == part]

@@ -11,12 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ..checks import ConfigError, InputError, Range
 from ..geometry import sphere
-from ..scene import Panorama
+from ..scene import Panorama, Rig, Views
 from . import images
 from .panoramas import MIN_HEIGHT, ErpTruth, Size, Wild, safe_name, truth_beside
 
@@ -28,6 +29,25 @@ class Measured:
     panorama: Panorama
     distance: Tensor  # [1, H, W], metres, of the panorama's size
     valid: Tensor  # [1, H, W], bool, where it is measured
+
+
+@dataclass(frozen=True)
+class MeasuredView:
+    """A perspective picture as the one view of a rig, and its depth along the view axis."""
+
+    views: Views
+    depth: Tensor  # [1, s, s], metres
+    valid: Tensor  # [1, s, s], bool
+
+    @classmethod
+    def middle(cls, image: Tensor, depth: Tensor, valid: Tensor, tan_half_fov: float) -> MeasuredView:
+        """The square in the middle; tan_half_fov is half its side at depth one."""
+        height, width = depth.shape[-2:]
+        side = min(height, width)
+        inside = np.s_[..., (height - side) // 2 :, (width - side) // 2 :]
+        image, depth, valid = (v[inside][..., :side, :side] for v in (image, depth, valid))
+        rig = Rig(torch.eye(3)[None], torch.tensor([tan_half_fov]), side)
+        return cls(Views(image[None], rig), torch.where(valid, depth, 0.0), valid)
 
 
 @dataclass(frozen=True)

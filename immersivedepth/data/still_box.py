@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..checks import ConfigError, InputError, Range
 from . import images
+from .measured import MeasuredView
 from .samples import Batch
 
 Split = Literal["train", "val", "test"]
@@ -77,6 +78,27 @@ class StillBox:
         cut = min(max(1, round(self.train_share * len(films))), max(1, len(films) - 1))
         chosen = [films[i] for i in (order[:cut] if split == "train" else order[cut:])]
         return Pairs(self, chosen, split == "train") if chosen else None
+
+    def sources(self) -> list[Path]:
+        """The frames of the films that validate, for the measurement of networks that see single pictures."""
+        return list(self._depth_of)
+
+    def name(self, path: Path) -> str:
+        """Unlike all others, also where several folders hold films."""
+        return f"{path.parent.name}-{path.stem}"
+
+    def view(self, path: Path) -> MeasuredView:
+        """A frame with its depth."""
+        image, depth = images.read_image(path).image, read_depth(self._depth_of[path])
+        if image.shape[-2:] != depth.shape[-2:]:
+            raise InputError(f"{path} and its depth differ in size; copy them again")
+        return MeasuredView.middle(image, depth, depth.isfinite() & (depth > 0), 1.0)
+
+    @cached_property
+    def _depth_of(self) -> dict[Path, Path]:
+        samples = self.samples("val")
+        films = [] if samples is None else samples.films
+        return {p: d for film in films for p, d in zip(film.pictures, film.depths, strict=True)}
 
     @cached_property
     def films(self) -> list[Film]:

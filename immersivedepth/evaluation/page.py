@@ -24,7 +24,7 @@ def page(rows: Sequence[Row], results: Sequence[Result]) -> str:
     steps = "".join(f"<li>{html.escape(step)}</li>" for step in protocol.definition())
     style = (resources.files("immersivedepth") / "assets" / "report.css").read_text("utf-8")
     title = f"Comparison by protocol {html.escape(protocol.name)}"
-    images = "".join(_cases(row, result) for row, result in zip(rows, results, strict=True))
+    images = "".join(_cases(i, *pair) for i, pair in enumerate(zip(rows, results, strict=True), start=1))
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -32,7 +32,7 @@ def page(rows: Sequence[Row], results: Sequence[Result]) -> str:
 <meta http-equiv="Content-Security-Policy" content="{_POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<style>{style}</style>
+<style>{style} td, th {{ white-space: nowrap; }}</style>
 </head>
 <body>
 <h1>{title}</h1>
@@ -42,7 +42,8 @@ bootstrap over images. Sure: the interval of the difference to the best, image b
 <h2>Figures</h2>
 <div class="scroll">{_table(rows)}</div>
 <h2>Where the errors are</h2>
-{_curves(rows, results)}
+<p class="faint">All pixels of all images in a band, weighed as by the protocol; lines are numbered as in the table.</p>
+{_curves(results)}
 <h2>Best, median and worst image of every run</h2>
 <p class="faint">Picture, truth, prediction as it was compared, and its log error: red sees too far, blue too near.</p>
 {images}
@@ -62,7 +63,7 @@ def cases(result: Result) -> list[tuple[str, int]]:
 def _table(rows: Sequence[Row]) -> str:
     names = names_of(rows)
     head = "".join(f"<th>{html.escape(heading(name))}</th>" for name in names)
-    lines = []
+    lines: list[str] = []
     for row in rows:
         cells = []
         for name in names:
@@ -78,13 +79,13 @@ def _table(rows: Sequence[Row]) -> str:
         sure = "-"
         if behind is not None:
             sure = f"{shown(behind.value)} ({'sure' if behind.low is not None and behind.low > 0 else 'not sure'})"
-        label = html.escape(row.label)
+        label = f"{len(lines) + 1}. {html.escape(row.label)}"
         lines.append(f"<tr><th>{label}</th>{''.join(cells)}<td>{sure}</td><td>{row.seconds:.3g}</td></tr>")
     ends = f"<th>{FIRST} behind the best</th><th>seconds</th>"
     return f"<table><tr><th>run</th>{head}{ends}</tr>{''.join(lines)}</table>"
 
 
-def _curves(rows: Sequence[Row], results: Sequence[Result]) -> str:
+def _curves(results: Sequence[Result]) -> str:
     figures = []
     middles = {
         "latitude": [(a + b) / 2 for a, b in zip(LATITUDES, LATITUDES[1:], strict=False)],
@@ -93,19 +94,19 @@ def _curves(rows: Sequence[Row], results: Sequence[Result]) -> str:
     found = [curves_of(result.records) for result in results]
     for name, unit in (("latitude", "degrees, north is positive"), ("distance", "metres")):
         curves = []
-        for row, curve in zip(rows, found, strict=True):
+        for number, curve in enumerate(found, start=1):
             points = [
-                (x, y)
-                for x, y in zip(middles[name], curve[name], strict=True)
-                if y is not None and math.isfinite(y) and math.isfinite(x)
+                (x, y) for x, y in zip(middles[name], curve[name], strict=True) if y is not None and math.isfinite(x)
             ]
-            curves.append(Curve(row.label, [x for x, _ in points], [y for _, y in points]))
-        picture = chart(curves, title=f"{FIRST} by {name}", x_label=unit, log_x=name == "distance", size=(720, 420))
+            curves.append(Curve(str(number), [x for x, _ in points], [y for _, y in points]))
+        picture = chart(
+            curves, title=f"{FIRST} by {name}", x_label=unit, log_x=name == "distance", log_y=True, size=(820, 460)
+        )
         figures.append(f'<figure><img alt="{FIRST} by {name}" src="{data_url(picture)}"></figure>')
     return "".join(figures)
 
 
-def _cases(row: Row, result: Result) -> str:
+def _cases(number: int, row: Row, result: Result) -> str:
     parts = []
     for name, i in cases(result):
         record = result.records[i]
@@ -115,4 +116,4 @@ def _cases(row: Row, result: Result) -> str:
         caption = f"{name}: {html.escape(record['name'])}, {FIRST} {shown(record['figures'][FIRST])}"
         picture = data_url(rgb_picture(read_image(path).image), "jpeg")
         parts.append(f'<figure><img alt="{name}" src="{picture}"><figcaption>{caption}</figcaption></figure>')
-    return f"<h3>{html.escape(row.label)}</h3>{''.join(parts)}"
+    return f"<h3>{number}. {html.escape(row.label)}</h3>{''.join(parts)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import multiprocessing
 import time
 from collections.abc import Callable, Iterator
@@ -22,12 +23,14 @@ from ..batch import placed
 from ..checks import ConfigError, InputError, ResourceError
 from ..config import CONF, build, run_of
 from ..data import images
-from ..data.measured import Measured, measured_of
+from ..data.measured import measured_of
 from ..files import write_text
+from ..geometry import pinhole
 from ..metrics.protocol import DISTANCES, LATITUDES, Protocol, Verdict
 from ..pipeline import Pipeline, assemble
 from ..runs import RunFolder
-from ..visual.colours import colour_difference, colour_distance, distance_scale
+from ..scene import Kind, Prediction
+from ..visual.colours import Picture, colour_difference, colour_distance, distance_scale
 from ..visual.grids import grid, rgb_picture
 from . import compare, records
 from .settings import Settings
@@ -48,6 +51,17 @@ class Evaluation:
     figures: dict[str, records.Figure]
     failed: dict[str, str]  # what could not be used, and why
     skipped: int = 0  # images that were done before
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One image, its truth, and what the protocol says."""
+
+    picture: Tensor  # [3, H, W]
+    truth: Tensor  # [H, W]
+    valid: Tensor  # [H, W]
+    verdict: Verdict
+    seconds: float
 
 
 @dataclass
@@ -80,24 +94,41 @@ class Work:
 
     def one(self, source: Path) -> str | None:
         """Look at one image and write its record; what is wrong with it, if it cannot be used."""
-        start = time.perf_counter()
         try:
-            measured = measured_of(self.dataset, source)
-            with torch.inference_mode():
-                geometry = self.pipeline(placed(measured.panorama, run_of(self.config).device))
-                distance = geometry.distance[0].cpu()
-                seconds = time.perf_counter() - start
-                picture = measured.panorama.image
-                verdict = self.protocol.judge(
-                    distance, measured.distance[0], measured.valid[0], metric=geometry.metric, picture=picture
-                )
+            seen = self._view(source) if hasattr(self.dataset, "view") else self._panorama(source)
         except InputError as error:
             log.debug("%s failed", source, exc_info=True)
             return str(error)
         name = self.dataset.name(source)
-        images.write_jpeg(self.folder / records.IMAGES / f"{name}.jpg", strip(measured, verdict, self.settings.strip))
-        records.write_record(self.folder, record_of(name, source, self.protocol, measured, verdict, seconds))
+        images.write_jpeg(self.folder / records.IMAGES / f"{name}.jpg", strip(seen, self.settings.strip))
+        records.write_record(self.folder, record_of(name, source, self.protocol, seen))
         return None
+
+    def _panorama(self, source: Path) -> Seen:
+        """Through the whole pipeline."""
+        start = time.perf_counter()
+        measured = measured_of(self.dataset, source)
+        with torch.inference_mode():
+            geometry = self.pipeline(placed(measured.panorama, run_of(self.config).device))
+            distance = geometry.distance[0].cpu()
+        seconds, picture = time.perf_counter() - start, measured.panorama.image
+        truth, valid = measured.distance[0], measured.valid[0]
+        verdict = self.protocol.judge(distance, truth, valid, metric=geometry.metric, picture=picture)
+        return Seen(picture, truth, valid, verdict, seconds)
+
+    def _view(self, source: Path) -> Seen:
+        """A perspective picture is a view already: only the predictor is measured, on depth along the axis."""
+        start = time.perf_counter()
+        measured = self.dataset.view(source)
+        if len(self.pipeline.predict) != 1:
+            raise ConfigError("perspective pictures are measured with one predictor: choose it, e.g. predict=[midas]")
+        with torch.inference_mode():
+            prediction = next(iter(self.pipeline.predict.values()))(measured.views)
+            depth, metric = depth_of(prediction, self.protocol)
+        seconds, picture = time.perf_counter() - start, measured.views.images[0]
+        truth, valid = measured.depth[0], measured.valid[0]
+        verdict = self.protocol.judge(depth, truth, valid, metric=metric, picture=picture, flat=True)
+        return Seen(picture, truth, valid, verdict, seconds)
 
 
 def evaluate(config: dict[str, Any], open_folder: Callable[[], RunFolder], job: str = "") -> Evaluation:
@@ -159,36 +190,55 @@ def protocol_of(config: dict[str, Any]) -> Protocol:
     return protocol
 
 
-def record_of(
-    name: str, source: Path, protocol: Protocol, measured: Measured, verdict: Verdict, seconds: float
-) -> dict[str, Any]:
+def depth_of(prediction: Prediction, protocol: Protocol) -> tuple[Tensor, bool]:  # [h, w]
+    """Depth along the axis of a single view, and whether it is in metres; refused where the protocol cannot mend it."""
+    values, kind = prediction.values[0, 0].cpu(), prediction.kinds[0]
+    wanted = {Kind.AFFINE_DISPARITY: "affine_disparity", Kind.AFFINE_DEPTH: "affine_depth"}.get(kind, "")
+    if not protocol.align.startswith(wanted):
+        raise ConfigError(
+            f"protocol={protocol.name} does not free the shift of this predictor's output ({kind}): choose one with "
+            f"align={wanted}, e.g. protocol=moge_{'disparity' if kind is Kind.AFFINE_DISPARITY else 'affine'}"
+        )
+    if kind is Kind.AFFINE_DISPARITY:
+        return torch.where(values > 0, 1 / values, math.inf), False
+    if kind is Kind.AFFINE_DEPTH:
+        return values, False
+    rig = prediction.rig
+    length = pinhole.view_rays(rig.rotation, rig.tan_half_fov, values.shape[-1])[0].norm(dim=-1).cpu()
+    return values / length, kind is Kind.METRIC_DISTANCE
+
+
+def record_of(name: str, source: Path, protocol: Protocol, seen: Seen) -> dict[str, Any]:
     """All that later tables need of one image."""
-    truth = measured.distance[measured.valid].double()
+    verdict = seen.verdict
     return {
         "name": name,
         "source": str(source),
         "mark": protocol.mark,
-        "truth": {"pixels": int(measured.valid.sum()), "mean": round(float(truth.mean()), 9)},
+        "truth": {
+            "pixels": int(seen.valid.sum()),
+            "mean": round(float(seen.truth[seen.valid].double().mean()), 9),
+        },
         "figures": verdict.figures,
         "extras": verdict.extras,
         "moments": verdict.moments,
         "curves": verdict.curves,
-        "seconds": round(seconds, 3),
+        "seconds": round(seen.seconds, 3),
     }
 
 
-def strip(measured: Measured, verdict: Verdict, side: int) -> Any:
+def strip(seen: Seen, side: int) -> Picture:
     """Picture, truth, prediction as it was compared, and its error, side by side."""
-    every = max(1, verdict.compared.shape[1] // _SHOWN)
-    truth, mask, found = (v[::every, ::every] for v in (measured.distance[0], measured.valid[0], verdict.compared))
+    compared = seen.verdict.compared
+    every = max(1, compared.shape[1] // _SHOWN)
+    truth, mask, found = (v[::every, ::every] for v in (seen.truth, seen.valid, compared))
     far = torch.where(mask, truth, 0.0).numpy()
     scale = distance_scale(far)
-    shown: Tensor = found.nan_to_num(0.0)
     error = (found / truth.double()).log().numpy()
     row = [
-        rgb_picture(measured.panorama.image[:, ::every, ::every]),
+        rgb_picture(seen.picture[:, ::every, ::every]),
         colour_distance(far, scale),
-        colour_distance(shown.numpy(), scale),
+        colour_distance(found.nan_to_num(0.0).numpy(), scale),
         colour_difference(error, _FULL_ERROR),
     ]
     return grid({"": row}, side=side)

@@ -52,11 +52,13 @@ def as_csv(rows: Sequence[Row]) -> str:
 def as_markdown(rows: Sequence[Row], names: Sequence[str] | None = None) -> str:
     """A table whose best values are bold; the first figure has its interval and what a run is behind the best."""
     names = names_of(rows) if names is None else names
-    lines = ["| run | " + " | ".join(heading(n) for n in names) + f" | {FIRST} behind the best | s |"]
-    lines.append("|" + "---|" * (len(names) + 3))
+    ends = [f"{FIRST} behind the best", "s"] if FIRST in names else []
+    lines = ["| " + " | ".join(["run", *(heading(n) for n in names), *ends]) + " |"]
+    lines.append("|" + "---|" * (len(names) + 1 + len(ends)))
     for row in rows:
         cells = [_cell(rows, row, name, "**{}**") for name in names]
-        lines.append(f"| {_quiet(row.label)} | " + " | ".join(cells) + f" | {_behind(row)} | {row.seconds:.3g} |")
+        cells += [_behind(row), f"{row.seconds:.3g}"] if ends else []
+        lines.append("| " + " | ".join([_quiet(row.label), *cells]) + " |")
     return "\n".join(lines) + "\n"
 
 

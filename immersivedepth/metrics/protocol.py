@@ -132,11 +132,17 @@ class Protocol:
         *,
         metric: bool = True,
         picture: Tensor | None = None,
+        flat: bool = False,
     ) -> Verdict:  # [H, W] each, picture [3, H, W]
-        """Compare distances in metres; a prediction of 0 or NaN is unknown, infinity is sky."""
+        """Compare metres; a prediction of 0 or NaN is unknown, infinity is sky. `flat`: of perspective pictures."""
         if prediction.shape != target.shape or target.shape != valid.shape or target.ndim != 2:
             shapes = [list(t.shape) for t in (prediction, target, valid)]
             raise ShapeError(f"Protocol.judge: expected three maps [H, W] of one size, got {shapes}")
+        if flat and self._spherical:
+            raise ConfigError(
+                f"protocol={self.name} is for panoramas (solid angles, normals, the seam), and these are "
+                "perspective pictures: choose e.g. protocol=moge_disparity"
+            )
         if self.align == "none" and not metric:
             raise ConfigError(
                 f"protocol={self.name} compares metres, but this result is known only up to a factor: choose a "
@@ -160,7 +166,8 @@ class Protocol:
         extras = {"coverage": float(w[coverage].sum() / w[counts].sum()), **self._extras(p, g, used, w)}
         relative = torch.where(used, w * (p - g).abs() / g, 0.0)
         w = torch.where(used, w, 0.0)
-        curves = {"latitude": _by_latitude(relative, w), "distance": _by_distance(relative, w, g)}
+        latitude = [(0.0, 0.0)] * (len(LATITUDES) - 1) if flat else _by_latitude(relative, w)
+        curves = {"latitude": latitude, "distance": _by_distance(relative, w, g)}
         return Verdict(sums, found, extras, curves, torch.where(used, p, math.nan))
 
     def _counts(self, g: Tensor, valid: Tensor, picture: Tensor | None) -> Tensor:
@@ -194,6 +201,10 @@ class Protocol:
         if self.clip is not None:
             p = torch.where(known, p.clamp(*self.clip), self.clip[0])
         return p, g
+
+    @property
+    def _spherical(self) -> bool:
+        return "solid_angle" in (self.weight, self.fit_weight) or self.normals or self.seam or self.boundary == "pano3d"
 
     @property
     def _in_disparity(self) -> bool:

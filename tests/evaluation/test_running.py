@@ -2,6 +2,7 @@
 
 import csv
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from immersivedepth.evaluation import compare, running
 from immersivedepth.files import write_text
 from immersivedepth.geometry.sphere import erp_rays
 from immersivedepth.runs import RunFolder
+from immersivedepth.scene import Kind, Prediction
 
 HEIGHT = 32
 
@@ -158,3 +160,79 @@ def test_the_truth_beside_pictures_serves_too(tmp_path):
     config["dataset"]["image_path"] = str(picture)
     with pytest.raises(InputError, match="has no truth beside it"):
         running.evaluate(config, lambda: RunFolder.open(configs.run_of(config), config))
+
+
+@pytest.fixture(scope="module")
+def diode(tmp_path_factory):
+    """A scan as DIODE stores it: depth of a slope, some of it not measured."""
+    folder = tmp_path_factory.mktemp("diode")
+    scan = folder / "val" / "indoors" / "scene_00019" / "scan_00183"
+    depth = torch.linspace(1, 4, 64).expand(48, 64)[..., None].numpy()
+    mask = (depth[..., 0] > 1.1).astype("float64")
+    for stem in ("00019_00183_indoors_000_010", "00019_00183_indoors_010_010"):
+        images.write_png(scan / f"{stem}.png", torch.rand(3, 48, 64, generator=torch.Generator().manual_seed(1)))
+        images.write_npy(scan / f"{stem}_depth.npy", depth)
+        images.write_npy(scan / f"{stem}_depth_mask.npy", mask)
+    return folder
+
+
+def view_run(diode, base, *more):
+    place = ["mode=evaluate", "dataset=diode", f"dataset.root={diode}", f"device.base_exp_dir={base}"]
+    config = configs.compose("config", [*place, "evaluation.samples=20", *more])
+    return running.evaluate(config, lambda: RunFolder.open(configs.run_of(config), config))
+
+
+class Eye:
+    """A predictor that says what it is told to."""
+
+    def __init__(self, kind, values):
+        self.kind, self.values = kind, values
+
+    def __call__(self, views):
+        size = views.rig.resolution
+        return Prediction(self.values(size)[None, None], (self.kind,), views.rig)
+
+
+@pytest.mark.parametrize(
+    ("kind", "protocol", "error"),
+    [
+        (Kind.AFFINE_DISPARITY, "moge_disparity", None),
+        (Kind.AFFINE_DEPTH, "moge_affine", None),
+        (Kind.METRIC_DISTANCE, "pano3d", "is for panoramas"),
+        (Kind.METRIC_DISTANCE, "unifuse", None),
+        (Kind.AFFINE_DISPARITY, "moge_scale", "does not free the shift"),
+    ],
+)
+def test_perspective_pictures_measure_the_predictor_alone(diode, tmp_path, monkeypatch, kind, protocol, error):
+    from immersivedepth.data.diode import TAN_HALF_FOV
+    from immersivedepth.geometry import pinhole
+
+    def said(size):
+        depth = torch.linspace(1, 4, 64)[8:56].expand(size, size)  # the square in the middle
+        length = pinhole.view_rays(torch.eye(3)[None], torch.tensor([TAN_HALF_FOV]), size)[0].norm(dim=-1)
+        known = {Kind.AFFINE_DISPARITY: 3 / depth + 2, Kind.AFFINE_DEPTH: 0.1 * depth + 5}
+        return known.get(kind, depth * length)
+
+    work = running.assemble
+    monkeypatch.setattr(running, "assemble", lambda config: replace(work(config), predict={"eye": Eye(kind, said)}))
+    if error:
+        with pytest.raises(ConfigError, match=error):
+            view_run(diode, tmp_path, f"protocol={protocol}")
+        return
+    done = view_run(diode, tmp_path, f"protocol={protocol}")
+    assert done.figures["abs_rel"].value < 1e-3
+    assert len(json.loads((done.folder.path / "evaluation.json").read_text())["images"]) == 2
+
+
+def test_frames_of_still_box_are_measured_too(tmp_path):
+    from immersivedepth.data.making import MakeData
+
+    MakeData("stillbox", str(tmp_path / "s"), count=2, size=16, workers=1)()
+    config = configs.compose("config", ["mode=evaluate", "dataset=still_box", f"dataset.root={tmp_path / 's'}"])
+    dataset = configs.build(config["dataset"], "dataset")
+    sources = dataset.sources()
+    assert len(sources) == len(dataset.samples("val").films[0])
+    found = dataset.view(sources[0])
+    assert found.views.images.shape == (1, 3, 16, 16)
+    assert found.valid.any()
+    assert len({dataset.name(source) for source in sources}) == len(sources)
