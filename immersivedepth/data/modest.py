@@ -65,6 +65,16 @@ class Modest:
     augment_alike: bool = (
         True  # the same for background and picture; false is the original, whose pictures then disagree
     )
+    # Chances of further changes of a training sample: mirrored, upside down and turned with all its maps; a part of the
+    # inputs cut out, grain and blur on the inputs.
+    flip: Annotated[float, Range(0, 1)] = 0.0
+    flip_vertical: Annotated[float, Range(0, 1)] = 0.0
+    rotation: Annotated[float, Range(0, 1)] = 0.0
+    rotation_degrees: Annotated[float, Range(0, 180)] = 15.0  # at most
+    cutout: Annotated[float, Range(0, 1)] = 0.0
+    cutout_share: Annotated[float, Range(0.01, 1)] = 0.3  # of a side, at most
+    noise: Annotated[float, Range(0, 1)] = 0.0
+    blur: Annotated[float, Range(0, 1)] = 0.0
     background: str | None = None  # of one's own, for mode=predict: the empty background
     picture: str | None = None  # and the same view with something in front
 
@@ -132,12 +142,17 @@ class Scenes:
     def sample(self, index: int, random: np.random.Generator) -> Batch:
         """One picture."""
         scene, data = self.scenes[index], self.data
-        pair = [images.read_image(path).image for path in (scene.background, scene.picture)]
+        maps = [images.read_image(getattr(scene, name)).image for name in ("background", "picture", "mask", "depth")]
+        if self.training:
+            maps = turned(maps, random, data)
+        pair = maps[:2]
+        if self.training:
+            pair = spoilt(pair, random, data)
         if self.training and data.augment:
             pair = coloured(pair, random, data.augment_alike)
         batch = arranged(pair[0], pair[1], data.size)
-        for name in ("mask", "depth"):
-            grey = images.read_image(getattr(scene, name)).image[:1].float() / 255
+        for name, value in zip(("mask", "depth"), maps[2:], strict=True):
+            grey = value[:1].float() / 255
             batch[name] = F.interpolate(grey[None], (data.size, data.size), mode="bilinear", antialias=True)[0]
         return batch
 
@@ -150,6 +165,66 @@ def arranged(background: Tensor, picture: Tensor, size: int) -> Batch:  # uint8 
         x = (image.float() / 255 - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
         out[name] = F.interpolate(x[None], (size, size), mode="bilinear", antialias=True)[0]
     return out
+
+
+def turned(maps: list[Tensor], random: np.random.Generator, data: Modest) -> list[Tensor]:  # uint8 [C, h, w] each
+    """Mirrored, upside down and turned as the chances have it, all maps alike; corners are filled by reflection."""
+    for chance, axis in ((data.flip, -1), (data.flip_vertical, -2)):
+        if chance and random.random() < chance:
+            maps = [m.flip(axis) for m in maps]
+    if data.rotation and random.random() < data.rotation:
+        angle = random.uniform(-data.rotation_degrees, data.rotation_degrees)
+        maps = [_rotated(m, angle) for m in maps]
+    return maps
+
+
+def _rotated(picture: Tensor, degrees: float) -> Tensor:
+    height, width = picture.shape[-2:]
+    matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), degrees, 1.0)
+    array = np.ascontiguousarray(picture.movedim(0, -1).numpy())
+    out = cv2.warpAffine(array, matrix, (width, height), borderMode=cv2.BORDER_REFLECT_101)
+    return torch.from_numpy(out.reshape(height, width, -1)).movedim(-1, 0)
+
+
+def spoilt(pictures: list[Tensor], random: np.random.Generator, data: Modest) -> list[Tensor]:
+    """Blurred, cut out and grainy as the chances have it; with augment_alike the same in both but for the grain."""
+    if not (data.blur or data.cutout or data.noise):
+        return pictures
+    seeds = random.integers(2**32, size=len(pictures))
+    out = []
+    for number, (picture, norm) in enumerate(zip(pictures, (BACKGROUND_NORM, PICTURE_NORM), strict=True)):
+        draw = np.random.default_rng(seeds[0 if data.augment_alike else number])
+        out.append(_spoilt(picture, draw, np.random.default_rng(seeds[number]), data, norm[0]))
+    return out
+
+
+def _spoilt(
+    picture: Tensor, draw: np.random.Generator, grain: np.random.Generator, data: Modest, fill: tuple[float, ...]
+) -> Tensor:
+    array = np.ascontiguousarray(picture.movedim(0, -1).numpy())
+    chances, size = draw.random(3), int(draw.choice((3, 5, 7)))
+    place, strength = draw.random(4), draw.random(2)
+    if chances[0] < data.blur:
+        array = cv2.GaussianBlur(array, (size, size), 0)
+    if chances[1] < data.cutout:
+        side = np.array(array.shape[:2])
+        hole = np.maximum(1, np.rint(place[:2] * data.cutout_share * side)).astype(int)
+        top, left = (place[2:] * (side - hole + 1)).astype(int)
+        array = array.copy()
+        array[top : top + hole[0], left : left + hole[1]] = np.rint(255 * np.array(fill)).astype(np.uint8)
+    if chances[2] < data.noise:
+        array = _grainy(array, grain, 0.01 + 0.04 * strength[0], 0.1 + 0.4 * strength[1])
+    return torch.from_numpy(array).movedim(-1, 0)
+
+
+def _grainy(array: np.ndarray, grain: np.random.Generator, colour: float, light: float) -> np.ndarray:
+    """As of a camera at high sensitivity: grains of light by their number, and hues that stray."""
+    hls = cv2.cvtColor(array.astype(np.float32) / 255, cv2.COLOR_RGB2HLS)
+    shape = hls.shape[:2]
+    grains = grain.poisson(float(hls[..., 1].std()) * light * 255, shape) / 255
+    hls[..., 0] = (hls[..., 0] + grain.normal(0, 360 * colour * light, shape)) % 360
+    hls[..., 1] += grains * (1 - hls[..., 1])
+    return np.rint(cv2.cvtColor(hls, cv2.COLOR_HLS2RGB).clip(0, 1) * 255).astype(np.uint8)
 
 
 def coloured(pictures: list[Tensor], random: np.random.Generator, alike: bool) -> list[Tensor]:

@@ -21,7 +21,8 @@ import numpy as np
 import torch
 
 from ..checks import ConfigError, InputError, Range
-from . import transforms
+from . import multiview, transforms
+from .multiview import View
 from .refocus import refocus
 from .samples import Batch
 
@@ -48,7 +49,6 @@ ALIASES = {
 }
 _FILTERED = "filtered_points.json"  # of a camera of Hypersim: points that are not to be used
 _NAME = re.compile(r"point_(\d+)_view_(\d+)_domain_(\w+)\.(?:png|json|npy)")
-View = tuple[str, int, int]  # building, point, view; the building of layout omnidata is <data set>/<building>
 
 
 @dataclass
@@ -70,6 +70,12 @@ class MultiTask:
     mirror: bool = True  # training shows half of the views from behind the mirror
     augment: bool = True  # training pictures are sharpened and blurred
     refocus: Annotated[float, Range(0, 1)] = 0.0  # share of training pictures that get another focus
+    views: Annotated[int, Range(1)] = 1  # of a training sample: a view and its companions
+    companions: Literal["filename", "shared_pixels", "center_visible"] = "filename"  # what makes views belong together
+    camera: multiview.Camera = "backoff"  # of center_visible
+    path_length: Annotated[int, Range(1)] = 1  # steps from view to view, of center_visible
+    least_overlap: Annotated[float, Range(0, 1)] = multiview.LEAST_OVERLAP  # of shared_pixels
+    most_views: Annotated[int, Range(1)] = multiview.MOST_VIEWS  # of shared_pixels: companions of a view
     legacy_depth: bool = False  # depth as the older loaders give it: 1.0 is 15.6 m and nothing is farther
 
     def samples(self, split: Split) -> Views | None:
@@ -79,28 +85,48 @@ class MultiTask:
                 "dataset.parts is empty: name at least one data set, e.g. dataset.parts={a: {root: DATA}}"
             )
         found: list[dict[str, Path]] = []
+        others: list[Others] = []
         sets: list[tuple[str, str]] = []  # of each view: the part and, in layout omnidata, which of its data sets
         for name, part in self.parts.items():
             if part.splits is None and split != "train":
                 log.warning("dataset.parts.%s.splits has no value: %s repeats the buildings of training", name, split)
-            for (building, _, _), files in self._part(name, part, split):
-                found.append(files)
-                sets.append((name, building.split("/")[0] if part.layout == "omnidata" else ""))
+            table = self._part(name, part, split)
+            if self.views > 1 and split == "train":
+                drawing = self._companions(name, part, table)
+                others += [Others(drawing, view, table) for view in table if drawing.has(view)]
+                table = {view: files for view, files in table.items() if drawing.has(view)}
+            found += table.values()
+            sets += [(name, building.split("/")[0] if part.layout == "omnidata" else "") for building, _, _ in table]
         sizes = Counter(sets)
         weights = torch.tensor([1 / sizes[key] for key in sets])
-        return Views(self, found, split == "train", weights) if found else None
+        return Views(self, found, split == "train", weights, others) if found else None
 
-    def _part(self, name: str, part: Part, split: Split) -> list[tuple[View, dict[str, Path]]]:
+    def _part(self, name: str, part: Part, split: Split) -> dict[View, dict[str, Path]]:
         root = Path(part.root).expanduser()
         if not root.is_dir():
             raise InputError(f"{root} is not a folder; set dataset.parts.{name}.root")
         wanted = read_splits(Path(part.splits).expanduser())[split] if part.splits else None
         views = sorted(common_views(root, part.layout, self.tasks).items())
-        return [(v, files) for v, files in views if wanted is None or names_of(v[0], part.layout) & wanted]
+        return {view: files for view, files in views if wanted is None or names_of(view[0]) & wanted}
+
+    def _companions(self, name: str, part: Part, views: dict[View, dict[str, Path]]) -> multiview.Companions:
+        root = Path(part.root).expanduser()
+        if self.companions == "filename":
+            return multiview.of_same_point(views)
+        if self.companions == "shared_pixels":
+            within = part.layout == "omnidata"
+            paths = sorted(root.glob("cooccurrence/*/*.csv" if within else "cooccurrence/*.csv"))
+            if not paths:
+                raise InputError(f"{root / 'cooccurrence'} holds no tables; dataset.parts.{name} cannot share pixels")
+            tables = [(f"{path.parent.name}/" if within else "", path) for path in paths]
+            return multiview.with_shared_pixels(views, tables, self.least_overlap, self.most_views)
+        infos = common_views(root, part.layout, ("point_info",))
+        sights = {v: multiview.read_sight(infos[v]["point_info"], v) for v in views if v in infos}
+        return multiview.ByVisibleMiddles(sights, self.camera, self.path_length)
 
 
 def common_views(root: Path, layout: Layout, tasks: tuple[str, ...]) -> dict[View, dict[str, Path]]:
-    """The files of every view that all tasks have."""
+    """The files of every view that all tasks have; the building of layout omnidata is <data set>/<building>."""
     found: dict[View, dict[str, Path]] = defaultdict(dict)
     for task in tasks:
         for building, folder in folders(root, layout, task):
@@ -114,7 +140,7 @@ def common_views(root: Path, layout: Layout, tasks: tuple[str, ...]) -> dict[Vie
     return {view: files for view, files in found.items() if len(files) == len(tasks)}
 
 
-def names_of(building: str, layout: Layout) -> set[str]:
+def names_of(building: str) -> set[str]:
     """What a list of splits may call a building: with its data set or without, a camera of Hypersim or its scene."""
     names = {building, building.rsplit("/", 1)[-1]}
     return names | {n.rsplit("-cam", 1)[0] for n in names} if "-cam" in building else names
@@ -177,14 +203,28 @@ def read_splits(path: Path) -> dict[str, set[str]]:
     return out
 
 
+@dataclass(frozen=True)
+class Others:
+    """Draws the companions of a view."""
+
+    companions: multiview.Companions
+    view: View
+    table: dict[View, dict[str, Path]]
+
+    def draw(self, count: int, random: np.random.Generator) -> list[dict[str, Path]]:
+        """Files of so many companions."""
+        return [self.table[view] for view in self.companions.draw(self.view, count, random) if view in self.table]
+
+
 @dataclass
 class Views:
-    """One tensor for each task, and `valid` [1, s, s]."""
+    """One tensor for each task, and `valid` [1, s, s]; several views of a sample are stacked in front."""
 
     data: MultiTask
     files: list[dict[str, Path]]
     training: bool
     weights: torch.Tensor | None = None
+    others: list[Others] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         if not self.training:
@@ -194,12 +234,19 @@ class Views:
         return len(self.files)
 
     def sample(self, index: int, random: np.random.Generator) -> Batch:
-        """One view in all its tasks."""
+        """One view in all its tasks, with its companions if there are to be any."""
+        if not self.others:
+            return self._view(self.files[index], random)
+        files = [self.files[index], *self.others[index].draw(self.data.views - 1, random)]
+        views = [self._view(f, random) for f in files]
+        return {task: torch.stack([view[task] for view in views]) for task in views[0]}
+
+    def _view(self, files: dict[str, Path], random: np.random.Generator) -> Batch:
         data = self.data
-        views = {task: transforms.read_task(path, task) for task, path in self.files[index].items()}
+        views = {task: transforms.read_task(path, task) for task, path in files.items()}
         sizes = {value.shape[-2:] for value in views.values()}
         if len(sizes) > 1:
-            raise InputError(f"{next(iter(self.files[index].values()))}: its tasks differ in size")
+            raise InputError(f"{next(iter(files.values()))}: its tasks differ in size")
         valid = transforms.valid_of(views)
         views = transforms.fitted({**views, "valid": valid.float()}, (data.size, data.size), random, self.training)
         if data.legacy_depth:

@@ -5,6 +5,7 @@ Both read background and picture [B, 3, h, w] and give logits.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
@@ -32,7 +33,8 @@ class MaskNet3(nn.Module):
 class DepthMaskNet8(nn.Module):
     """Mask and depth from one encoder; the depth decoder adds what the mask decoder found.
 
-    fusion: `code` adds two maps of the mask decoder, as the program does; `diagram` all four, as it is drawn.
+    fusion: `code` adds two maps of the mask decoder and one of the encoder again, as the program does; `diagram` all
+    four of the mask decoder, as it is drawn.
     """
 
     def __init__(self, fusion: Literal["code", "diagram"] = "code") -> None:
@@ -64,13 +66,53 @@ class DepthMaskNet8(nn.Module):
             x = up(x, skip)
             masks.append(x)
         mask = self.mask_last(x)
-        added = 4 if self.fusion == "diagram" else 2
+        added = masks if self.fusion == "diagram" else [*masks[:2], two]
         x = self.down5(sixteen)
         for i, (up, skip) in enumerate(zip(self.depth_up, (sixteen, eight, four, two, fine), strict=True)):
             x = up(x, skip)
-            if 1 <= i <= added:
-                x = x + masks[i - 1]
+            if 1 <= i <= len(added):
+                x = x + added[i - 1]
         return mask, self.depth_last(x)
+
+
+# Layers of the original's program in ours; the first that fits counts.
+_MASK_NET = (("layer3.6.", "last."), ("layer1.", "background."), ("layer2.", "picture."), ("layer3.", "joint."))
+_DEPTH_NET = (
+    ("layer1a.", "background_stem."), ("layer1b.", "picture_stem."),
+    ("encodebg_fg.", "picture_down."), ("encodebg.", "background_down."),
+    *((f"encode{i}.", f"down{i + 1}.") for i in range(1, 5)),
+    *((f"decode{i + 1}_map.", f"mask_up.{i}.") for i in range(4)),
+    *((f"decode{i + 1}_depth.", f"depth_up.{i}.") for i in range(5)),
+    ("last_mask.", "mask_last."), ("last_depth.", "depth_last."),
+)  # fmt: skip
+# Of the blocks: theirs, ours, and by how much their numbers differ; an encoder begins with its pooling.
+_DOWN = (("conv1", "body", 0), ("conv2", "body", 4), ("skip_conn", "short", 0))
+_UP = (("conv1", "body", 0), ("conv2", "body", 3))
+
+
+def original_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A state dict of the original's program under our names; one that has ours stays as it is."""
+    if "layer1.0.weight" in state:
+        return {_outer(name, _MASK_NET): value for name, value in state.items()}
+    if "layer1a.0.weight" in state:
+        return {_inner(_outer(name, _DEPTH_NET)): value for name, value in state.items()}
+    return dict(state)
+
+
+def _outer(name: str, table: Iterable[tuple[str, str]]) -> str:
+    for old, new in table:
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
+
+
+def _inner(name: str) -> str:
+    for old, new, more in _UP if "_up." in name else _DOWN:
+        before, found, after = name.partition(f".{old}.")
+        if found:
+            number, _, rest = after.partition(".")
+            return f"{before}.{new}.{int(number) + more}.{rest}"
+    return name.replace(".layer.", ".narrow.")
 
 
 class _Down(nn.Module):
@@ -78,7 +120,7 @@ class _Down(nn.Module):
 
     def __init__(self, inside: int, outside: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.MaxPool2d(2), *_unit(inside, outside), *_unit(outside, outside)[:2])
+        self.body = nn.Sequential(nn.MaxPool2d(2), *_unit(inside, outside), *_unit(outside, outside))
         self.short = nn.Sequential(nn.Conv2d(inside, outside, 1, stride=2, bias=False), nn.BatchNorm2d(outside))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from ..data.samples import Batch, Samples
 from ..losses.overlap import dice, hard_overlap, soft_overlap
 from ..losses.structural import ms_ssim, ssim, weights_for
 from ..metrics import depth as metrics
-from ..nets.mask_depth import MULTIPLE, DepthMaskNet8, MaskNet3
+from ..nets.mask_depth import MULTIPLE, DepthMaskNet8, MaskNet3, original_names
 from ..training import Predicted, Share, Split, System
 
 Term = Callable[[Tensor, Tensor], Tensor]  # logits and target in 0..1
@@ -58,6 +58,10 @@ class ForegroundModest(System):
     def net(self) -> nn.Module:
         """MaskNet3 or DepthMaskNet8."""
         return MaskNet3() if self.network == "mask" else DepthMaskNet8(self.fusion)
+
+    def renamed(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The layers of the original's MaskNet3 and DepthMaskNet8 in ours."""
+        return original_names(state)
 
     def data(self, dataset: Any, split: Split) -> Samples | None:
         """Scenes of MODEST."""

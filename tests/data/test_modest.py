@@ -105,6 +105,61 @@ def test_colours_change_alike_unless_asked_otherwise():
     assert not torch.equal(a, b)
 
 
+def test_all_maps_are_mirrored_and_turned_together():
+    y, x = np.mgrid[:32, :32]
+    ramp = torch.from_numpy((4 * x + 3 * y).astype(np.uint8))[None]
+    maps = [ramp.expand(3, -1, -1), ramp.expand(3, -1, -1), ramp, ramp]
+    data = Modest(flip=1.0)
+    assert torch.equal(modest.turned(maps, np.random.default_rng(0), data)[2], ramp.flip(-1))
+    assert torch.equal(modest.turned(maps, np.random.default_rng(0), Modest(flip_vertical=1.0))[3], ramp.flip(-2))
+    outs = [modest.turned(maps, np.random.default_rng(s), Modest(rotation=1.0, flip=0.5)) for s in range(8)]
+    for out in outs:
+        assert all(torch.equal(out[0], value.expand(3, -1, -1)) for value in out)
+        assert out[2].shape == (1, 32, 32)
+    assert len({out[2].numpy().tobytes() for out in outs}) == 8
+    quarter = modest._rotated(ramp, 90.0)  # anticlockwise
+    assert (quarter.int() - ramp.rot90(1, (-2, -1)).int()).abs().max() <= 1
+    assert modest.turned(maps, np.random.default_rng(0), Modest()) is maps
+
+
+@pytest.mark.parametrize("kind", ["cutout", "noise", "blur"])
+def test_inputs_are_spoilt_alike_unless_asked_otherwise(kind):
+    picture = torch.randint(0, 256, (3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    data = Modest(**{kind: 1.0})
+    outs = [modest.spoilt([picture, picture], np.random.default_rng(s), data) for s in range(10)]
+    assert all(not torch.equal(a, picture) and a.dtype == torch.uint8 for a, _ in outs)
+    if kind == "cutout":
+        holes = [[(value != picture).any(0) for value in pair] for pair in outs]
+        assert all(torch.equal(a, b) for a, b in holes)  # the same place, each with the mean colour of its data
+        rows, columns = holes[0][0].any(1), holes[0][0].any(0)
+        assert 0 < rows.sum() <= 10
+        inside = outs[0][0][:, rows][:, :, columns]
+        mean = torch.tensor(modest.BACKGROUND_NORM[0]).mul(255).round().byte()
+        assert torch.equal(inside, mean.view(3, 1, 1).expand_as(inside))
+    else:
+        assert all(torch.equal(a, b) for a, b in outs) == (kind == "blur")  # grain is never the same twice
+    apart = modest.spoilt([picture, picture], np.random.default_rng(3), Modest(augment_alike=False, **{kind: 1.0}))
+    again = modest.spoilt([picture, picture], np.random.default_rng(3), Modest(augment_alike=False, **{kind: 1.0}))
+    assert all(torch.equal(a, b) for a, b in zip(apart, again, strict=True))
+    assert any(
+        not torch.equal((a != picture).any(0), (b != picture).any(0)) if kind == "cutout" else not torch.equal(a, b)
+        for a, b in (
+            modest.spoilt([picture] * 2, np.random.default_rng(s), Modest(augment_alike=False, **{kind: 1.0}))
+            for s in range(5)
+        )
+    )
+
+
+def test_changes_reach_training_samples_alone(made):
+    options = Modest(str(made), size=32, flip=1.0)
+    plain = Modest(str(made), size=32)
+    for split, same in (("train", False), ("val", True)):
+        a, b = (d.samples(split).sample(0, np.random.default_rng(0)) for d in (options, plain))
+        assert all(torch.equal(a[k], b[k]) for k in a) == same
+        if not same:
+            assert all(torch.allclose(a[k], b[k].flip(-1), atol=1e-5) for k in a)
+
+
 def test_mistakes_are_told(tmp_path):
     with pytest.raises(ConfigError, match="dataset.root has no value"):
         Modest().samples("train")

@@ -89,6 +89,20 @@ def test_yaml_shows_every_key():
         assert set(text.get("system", text)) - {"_target_"} == set(inspect.signature(found).parameters)
 
 
+def test_layers_of_the_original_are_read_under_their_own_names(tmp_path):
+    system = ForegroundModest(network="mask")
+    net = system.net()
+    theirs = {"background.": "layer1.", "picture.": "layer2.", "joint.": "layer3.", "last.": "layer3.6."}
+    renamed = {}
+    for name, value in net.state_dict().items():
+        ours = next(key for key in theirs if name.startswith(key))
+        renamed["module." + theirs[ours] + name.removeprefix(ours)] = value
+    torch.save({"epoch": 1, "model_state_dict": renamed}, tmp_path / "a.pt")
+    other = system.net()
+    system.read_weights(other, tmp_path / "a.pt")
+    assert torch.equal(other.last.weight, net.last.weight)
+
+
 @pytest.mark.parametrize("network", ["mask", "mask_depth"])
 def test_checkpoints_of_the_original_form_are_read(tmp_path, network):
     system = ForegroundModest(network=network)
