@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import sklearn.metrics
 import torch
 from omegaconf import OmegaConf
 from torchmetrics.functional import mean_absolute_error, mean_squared_error, mean_squared_log_error
@@ -84,7 +85,7 @@ def test_all_figures_of_the_known_pair():
     assert lg["rmse_log10"] == pytest.approx(math.sqrt((LG2**2 + math.log10(0.8) ** 2) / 3))
 
 
-def test_figures_equal_slow_loops_and_torchmetrics():
+def test_figures_equal_slow_loops_and_two_libraries():
     random = np.random.default_rng(3)
     g, p = random.uniform(0.5, 9, 200), random.uniform(0.4, 11, 200)
     w = random.uniform(0.1, 1, 200)
@@ -109,11 +110,95 @@ def test_figures_equal_slow_loops_and_torchmetrics():
     loop["si_log"] = math.sqrt(loop["si_log"] - (signed / total) ** 2)
     loop |= {name: math.sqrt(loop[name]) for name in ("rmse", "rmse_log")}
     assert found == pytest.approx(loop, rel=1e-10)
+    assert found["mae"] == pytest.approx(sklearn.metrics.mean_absolute_error(g, p, sample_weight=w))
+    assert found["abs_rel"] == pytest.approx(sklearn.metrics.mean_absolute_percentage_error(g, p, sample_weight=w))
+    assert found["rmse"] == pytest.approx(sklearn.metrics.root_mean_squared_error(g, p, sample_weight=w))
     plain = figures(moments(tensors[0], tensors[1], torch.ones(200, dtype=torch.float64)))
     assert plain["mae"] == pytest.approx(float(mean_absolute_error(*tensors[:2])))
     assert plain["rmse"] == pytest.approx(float(mean_squared_error(*tensors[:2], squared=False)))
     # The library takes logarithms of 1 + x, so it is given x - 1.
     assert plain["rmse_log"] ** 2 == pytest.approx(float(mean_squared_log_error(tensors[0] - 1, tensors[1] - 1)))
+
+
+def noisy(seed):
+    """Truth with holes and far parts, and a prediction with errors, sky and unknown parts, as flat float64 arrays."""
+    random = np.random.default_rng(seed)
+    g = random.uniform(0.05, 14, (12, 24))
+    p = 0.6 * g * random.lognormal(0, 0.4, g.shape)
+    g[0, :5], p[5, :4] = 0, 0
+    return p, g
+
+
+def by_unifuse(p, g):
+    keep = (g > 0) & (g <= 10)
+    p, g = np.maximum(p[keep], 0.1), np.maximum(g[keep], 0.1)
+    g = np.where(p > 10, 10, g)
+    lower = (len(g) - 1) // 2  # torch.median
+    return p * np.sort(g)[lower] / np.sort(p)[lower], g, np.ones(len(g), bool)
+
+
+def by_monodepth(p, g):
+    keep = (g > 0) & (g <= 10)
+    known = keep & (p > 0)
+    rows = np.stack([1 / p[known], np.ones(known.sum())], axis=1)
+    scale, shift = np.linalg.lstsq(rows, 1 / g[known], rcond=None)[0]
+    out = np.zeros_like(p)
+    out[known] = np.clip(1 / (scale / p[known] + shift), 0, 10)
+    return out[keep], g[keep], out[keep] > 1e-7
+
+
+def by_da2(p, g):
+    keep = (g > 0.001) & (g <= 5)
+    known = keep & (p > 0)
+    out = np.clip(np.where(known, p * np.median(g[known]) / np.median(p[known]), 0), 0.001, 5)
+    return out[keep], g[keep], np.ones(keep.sum(), bool)
+
+
+def by_moge_scale(p, g):
+    keep = (g > 0) & (p > 0)
+    p, g = p[keep], g[keep]
+    scales = g / p  # the best scale makes one pixel exact
+    best = scales[np.argmin([(np.abs(s * p - g) / g).mean() for s in scales])]
+    return best * p, g, np.ones(len(g), bool)
+
+
+def by_moge_disparity(p, g):
+    keep = (g > 0) & (p > 0)
+    p, g = p[keep], g[keep]
+    scale, shift = np.linalg.lstsq(np.stack([1 / p, np.ones(len(p))], axis=1), 1 / g, rcond=None)[0]
+    return 1 / np.maximum(scale / p + shift, 1 / g.max()), g, np.ones(len(g), bool)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    ("name", "restated"),
+    [
+        ("unifuse_median", by_unifuse),
+        ("monodepth360", by_monodepth),
+        ("da2", by_da2),
+        ("moge_scale", by_moge_scale),
+        ("moge_disparity", by_moge_disparity),
+    ],
+)
+def test_presets_do_as_the_published_programs(name, restated, seed):
+    p, g = noisy(seed)
+    a, b, loggable = restated(p, g)
+    protocol = preset(name)
+    found = protocol.judge(
+        torch.from_numpy(p), torch.from_numpy(g), torch.from_numpy(g > 0), picture=torch.ones(3, 12, 24)
+    )
+    wanted = {
+        "abs_rel": (np.abs(a - b) / b).mean(),
+        "sq_rel": ((a - b) ** 2 / b).mean(),
+        "mae": np.abs(a - b).mean(),
+        "rmse": math.sqrt(((a - b) ** 2).mean()),
+    }
+    log = (np.log10 if protocol.log == "log10" else np.log)(a[loggable] / b[loggable])
+    wanted["rmse_log10" if protocol.log == "log10" else "rmse_log"] = math.sqrt((log**2).mean())
+    with np.errstate(divide="ignore"):
+        ratio = np.maximum(a / b, b / a)
+    wanted |= {f"delta{k}": (ratio < 1.25**k).mean() for k in (1, 2, 3)}
+    assert {k: found.figures[k] for k in wanted} == pytest.approx(wanted, rel=1e-6)
 
 
 def test_weights_of_the_sphere_are_uniform_directions():
@@ -216,3 +301,10 @@ def test_intervals_cover_what_they_should():
         held += low <= 1.0 <= high
     assert 170 <= held <= 198  # percentile intervals of so few skewed values are known to be somewhat narrow
     assert certainty.interval(np.array([np.nan])) is None
+
+
+def test_the_docs_name_every_preset_and_every_figure():
+    text = (CONF.parent / "docs" / "evaluation.md").read_text("utf-8")
+    assert not [name for name in PRESETS if f"| {name} " not in text and f"| **{name}** " not in text]
+    for name in preset("sphere").names():
+        assert name.rstrip("123") in text
