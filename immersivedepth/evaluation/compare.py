@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import glob
+import io
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from ..checks import ConfigError, InputError
 from ..config import build, run_of
 from ..files import write_text
 from ..metrics import certainty
+from ..metrics.protocol import DISTANCES, LATITUDES
 from ..runs import RunFolder, read_config, work_of
 from . import records
 from .page import page
@@ -26,6 +29,7 @@ log = logging.getLogger(__name__)
 _STAGES = ("dataset", "enhance", "project", "predict", "fuse", "align", "blend", "refine", "segment")
 _SEVERAL = ("enhance", "predict", "refine")
 NAME = "comparison"
+_UNEVEN = 0.01  # of the measured sphere: a difference in coverage that is told of
 
 
 def compare(config: dict[str, Any], open_folder: Callable[[], RunFolder]) -> list[Path]:
@@ -52,9 +56,10 @@ def grid_of(path: Path, settings: Settings) -> list[Path]:
 
 
 def write(results: Sequence[Result], folder: Path, settings: Settings) -> list[Path]:
-    """CSV, Markdown, LaTeX and the page."""
-    names = labels([read_config(result.path) for result in results])
-    rows = rows_of(results, names, settings.samples)
+    """CSV, Markdown, LaTeX, the curves and the page."""
+    configs = [read_config(result.path) for result in results]
+    rows = rows_of(results, labels(configs), settings.samples)
+    warned = warnings_of(rows, configs)
     ordered = sorted(zip(rows, results, strict=True), key=lambda pair: pair[0].figures[FIRST].value)
     rows = [row for row, _ in ordered]
     protocol = results[0].protocol
@@ -66,14 +71,47 @@ def write(results: Sequence[Result], folder: Path, settings: Settings) -> list[P
         f"{len(results[0].records)} images. {protocol.origin}.",
         "",
     ]
+    text += [*(f"**{warning}**\n" for warning in warned)]
     text += [*(f"- {step}" for step in protocol.definition()), "", as_markdown(rows, shown)]
     text += [as_markdown(rows, more)] if more else []
     return [
         write_text(folder / f"{NAME}.csv", as_csv(rows)),
         write_text(folder / f"{NAME}.md", "\n".join(text)),
         write_text(folder / f"{NAME}.tex", as_latex(rows, shown)),
-        write_text(folder / f"{NAME}.html", page(rows, [result for _, result in ordered])),
+        write_text(folder / f"{NAME}_curves.csv", curves_csv(rows, [result for _, result in ordered])),
+        write_text(folder / f"{NAME}.html", page(rows, [result for _, result in ordered], warned)),
     ]
+
+
+def warnings_of(rows: Sequence[Row], configs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a reader must know before the figures are believed."""
+    out = []
+    targets = [node.get("_target_", "") for c in configs for node in (c.get("predict") or {}).values()]
+    if any(str(target).endswith(".Oracle") for target in targets):
+        out.append(
+            "The oracle reads the truth: its figures say how well views are joined, not how well a network sees."
+        )
+    covered = [row.figures["coverage"].value for row in rows if "coverage" in row.figures]
+    if covered and max(covered) - min(covered) > _UNEVEN:
+        out.append(
+            f"The runs know from {100 * min(covered):.1f} to {100 * max(covered):.1f} % of what is measured: where a "
+            "protocol leaves out what is not known, their errors are of different pixels."
+        )
+    return out
+
+
+def curves_csv(rows: Sequence[Row], results: Sequence[Result]) -> str:
+    """Both curves of every run, a line for each band that holds anything."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["run", "over", "from", "to", FIRST])
+    for row, result in zip(rows, results, strict=True):
+        found = records.curves_of(result.records)
+        for over, edges in (("latitude", LATITUDES), ("distance", DISTANCES)):
+            for low, high, value in zip(edges, edges[1:], found[over], strict=False):
+                if value is not None:
+                    writer.writerow([row.label, over, f"{low:g}", f"{high:g}", f"{value:.6g}"])
+    return text.getvalue()
 
 
 def rows_of(results: Sequence[Result], names: Sequence[str], samples: int) -> list[Row]:

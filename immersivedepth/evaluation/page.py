@@ -18,10 +18,11 @@ from .tables import FIRST, Row, best, heading, names_of, shown
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def page(rows: Sequence[Row], results: Sequence[Result]) -> str:
+def page(rows: Sequence[Row], results: Sequence[Result], warned: Sequence[str] = ()) -> str:
     """The whole page; rows and results are of the same runs in the same order."""
     protocol = results[0].protocol
     steps = "".join(f"<li>{html.escape(step)}</li>" for step in protocol.definition())
+    warnings = "".join(f"<p><b>{html.escape(warning)}</b></p>" for warning in warned)
     style = (resources.files("immersivedepth") / "assets" / "report.css").read_text("utf-8")
     title = f"Comparison by protocol {html.escape(protocol.name)}"
     images = "".join(_cases(i, *pair) for i, pair in enumerate(zip(rows, results, strict=True), start=1))
@@ -38,6 +39,7 @@ def page(rows: Sequence[Row], results: Sequence[Result]) -> str:
 <h1>{title}</h1>
 <p class="faint">{html.escape(protocol.origin)}. {len(results[0].records)} images. In brackets: 95 % intervals by the
 bootstrap over images. Sure: the interval of the difference to the best, image by image, does not hold 0.</p>
+{warnings}
 <details><summary>what exactly is measured</summary><ul>{steps}</ul></details>
 <h2>Figures</h2>
 <div class="scroll">{_table(rows)}</div>

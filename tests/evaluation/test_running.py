@@ -12,7 +12,7 @@ from immersivedepth import config as configs
 from immersivedepth.checks import ConfigError, InputError
 from immersivedepth.data import images
 from immersivedepth.data.synthetic import make_world, render_erp
-from immersivedepth.evaluation import compare, running
+from immersivedepth.evaluation import compare, records, running, tables
 from immersivedepth.files import write_text
 from immersivedepth.geometry.sphere import erp_rays
 from immersivedepth.runs import RunFolder
@@ -101,7 +101,15 @@ def test_a_multirun_keeps_one_table(data, tmp_path):
     assert "(sure)" in text
     tex = (home / "comparison.tex").read_text()
     assert r"align=global\_affine & \textbf{" in tex
+    curves = list(csv.DictReader((home / "comparison_curves.csv").read_text().splitlines()))
+    assert {(row["run"], row["over"]) for row in curves} >= {
+        ("align=identity", "latitude"),
+        ("align=identity", "distance"),
+    }
+    assert sum(row["over"] == "latitude" and row["run"] == "align=identity" for row in curves) == 12
     page = (home / "comparison.html").read_text()
+    assert "The oracle reads the truth" in page
+    assert "The oracle reads the truth" in text
     assert page.count("<img") == 2 + 2 * 3
     assert "http" not in page.replace('http-equiv="Content', "")
 
@@ -112,7 +120,7 @@ def test_runs_of_different_times_are_compared_and_mixing_is_refused(data, tmp_pa
     config["device"]["base_exp_dir"] = str(tmp_path)
     config["exp_name"] = "table"
     files = compare.compare(config, lambda: RunFolder.open(configs.run_of(config), config))
-    assert [path.suffix for path in files] == [".csv", ".md", ".tex", ".html"]
+    assert [path.suffix for path in files] == [".csv", ".md", ".tex", ".csv", ".html"]
     assert "predict.oracle.noise=0.1" in files[0].read_text()
     other = evaluate(data, tmp_path, "protocol=moge_scale")
     config["runs"] = [str(a.folder.path), str(other.folder.path)]
@@ -130,6 +138,15 @@ def test_runs_of_different_times_are_compared_and_mixing_is_refused(data, tmp_pa
     config["runs"] = [str(tmp_path / "nowhere")]
     with pytest.raises(InputError, match="no folder of a finished"):
         compare.compare(config, lambda: pytest.fail("a folder was opened"))
+
+
+def test_uneven_coverage_is_told_of():
+    rows = [tables.Row(name, {"coverage": records.Figure(v, None, None)}, 1.0) for name, v in (("a", 0.99), ("b", 0.9))]
+    (warning,) = compare.warnings_of(
+        rows, [{"predict": {"midas": {"_target_": "immersivedepth.stages.predict.midas.Midas"}}}]
+    )
+    assert "from 90.0 to 99.0 %" in warning
+    assert compare.warnings_of(rows[:1], [{}]) == []
 
 
 def test_a_changed_preset_needs_a_name_of_its_own(data, tmp_path):
