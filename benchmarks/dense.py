@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,18 +19,73 @@ from torch import Tensor
 from immersivedepth.data.synthetic import World, make_world
 from immersivedepth.data.synthetic.render import Maps, erp_maps
 from immersivedepth.geometry import sphere
+from immersivedepth.render.field.hash import Hash
+from immersivedepth.render.field.inpaint import NavierStokes, Nothing
+from immersivedepth.render.field.pool import Known, Pool
+from immersivedepth.render.field.splat import Splat
+from immersivedepth.render.field.voxel import Voxel
 from immersivedepth.render.mesh import MeshScene
 from immersivedepth.render.paths import CirclePoseSampler
 from immersivedepth.render.protocol import Camera, Frame, Pose, Scene
 from immersivedepth.render.splats import SplatScene
+from immersivedepth.training.radiance import Fit, Radiance
 
 RATIOS = (0.1, 0.2, 0.4)
+RAYS = 4096  # of a training step, as in conf/field
 # A scene of a panorama's image and distance; others may be added under a name of their own.
 SCENES: dict[str, Callable[[Tensor, Tensor], Scene]] = {
     "mesh": MeshScene,
     "mesh, Navier-Stokes": lambda image, distance: MeshScene(image, distance, "navier_stokes"),
     "splats": lambda image, distance: SplatScene(image, distance),
+    "field": lambda image, distance: field(image, distance, Voxel(image.shape[-2])),
 }
+
+
+def field(image: Tensor, distance: Tensor, scene: Voxel | Splat | Hash, steps: int = 0, views: int = 0) -> Scene:
+    """A field after so many steps of each phase; 0 is how it begins."""
+    known = Known.of(torch.zeros(3), image, distance, torch.ones_like(distance, dtype=torch.bool))
+    if not steps:
+        made = scene.field()
+        made.start(Pool([known]))
+        return made
+    settings = Radiance(
+        CirclePoseSampler((0.2, 0.4), max(views // 2, 1)),
+        geometry_steps=steps,
+        appearance_steps=steps,
+        refit_share=0.05,
+        rays=RAYS,
+    )
+    with tempfile.TemporaryDirectory() as place:
+        inpaint = NavierStokes() if views else Nothing()
+        return Fit(settings, scene, inpaint, known, Path(place), 0, {})(False)
+
+
+def trained(steps: int, views: int) -> dict[str, Callable[[Tensor, Tensor], Scene]]:
+    """Further rows: fields after training."""
+    out: dict[str, Callable[[Tensor, Tensor], Scene]] = {}
+    if steps:
+        out[f"field, {steps} steps"] = lambda image, distance: field(image, distance, Voxel(image.shape[-2]), steps)
+        out[f"splat field, {steps} steps"] = lambda image, distance: field(image, distance, Splat(), steps)
+    if steps and views:
+        out[f"field, {steps} steps, {views} views"] = lambda image, distance: field(
+            image, distance, Voxel(image.shape[-2]), steps, views
+        )
+    return out
+
+
+def limit(source: Maps, true: Maps, pose: Pose) -> float:
+    """PSNR of the panorama's own colours at the true points of a view, where it shows them: what no scene without
+    an imagination of its own can pass by much.
+    """
+    rays = sphere.erp_rays(*true.distance.shape[-2:])
+    assert source.image is not None
+    assert true.image is not None
+    points = rays * torch.where(true.distance[0].isfinite(), true.distance[0], 1e4)[..., None] + pose.position
+    uv = sphere.rays_to_erp(points)
+    shown = sphere.sample_erp(source.distance.clamp_max(1e4), uv, "nearest")[..., 0]
+    area = sphere.solid_angles(*true.distance.shape[-2:]) * (points.norm(dim=-1) < shown * 1.02)
+    square = (sphere.sample_erp(source.image, uv).permute(2, 0, 1) - true.image).square().mean(0)
+    return float(-10 * ((square * area).sum() / area.sum()).log10())
 
 
 def truth(world: World, pose: Pose, height: int) -> Maps:
@@ -61,10 +117,16 @@ def main() -> None:
     parser.add_argument("--rooms", type=int, default=3)
     parser.add_argument("--poses", type=int, default=2)
     parser.add_argument("--height", type=int, default=256)
+    parser.add_argument("--steps", type=int, default=0, help="of each phase, of further rows with trained fields")
+    parser.add_argument("--views", type=int, default=0, help="beside the panorama, of one further row")
+    parser.add_argument("--scenes", nargs="*", help="only these rows")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     camera = Camera("panorama", args.height, 2 * args.height)
+    scenes = {**SCENES, **trained(args.steps, args.views)}
+    scenes = {name: make for name, make in scenes.items() if not args.scenes or name in args.scenes}
     rows: dict[tuple[str, float], list[dict[str, float]]] = {}
+    limits: dict[float, list[float]] = {}
     clear = float("inf")
     for seed in range(args.rooms):
         world = make_world("room", seed=seed)
@@ -74,7 +136,9 @@ def main() -> None:
         clear = min(clear, float(world.clearance(world.position + path.positions @ world.rotation.T).min()))
         poses = path.poses("panorama")
         true = [truth(world, pose, args.height) for pose in poses]
-        for name, make in SCENES.items():
+        for i, pose in enumerate(poses):
+            limits.setdefault(RATIOS[i // args.poses], []).append(limit(source, true[i], pose))
+        for name, make in scenes.items():
             scene = make(source.image, source.distance)
             for i, pose in enumerate(poses):
                 start = time.process_time()
@@ -94,6 +158,8 @@ def main() -> None:
             f"| {name} | {ratio} | {mean['psnr']:.1f} | {mean['psnr seen']:.1f} | {mean['abs_rel']:.3f} | "
             f"{mean['median']:.4f} | {mean['abs_rel seen']:.3f} | {mean['seen']:.3f} | {mean['seconds']:.1f} |"
         )
+    for ratio, values in limits.items():
+        print(f"true points, colours of the panorama where it shows them, {ratio}: {sum(values) / len(values):.1f} dB")
     if args.out:
         args.out.write_text(json.dumps({"clearance": clear, "rows": table}, indent=2) + "\n")
 

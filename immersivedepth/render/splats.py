@@ -76,47 +76,51 @@ class SplatScene:
         self.splats, self.dome, self.fill = Splats(*both), parts.dome, fill
 
     def render(self, pose: Pose, camera: Camera) -> Frame:
-        """One view: the nearest disc of each pixel decides, those just behind it soften its colour."""
-        own = self.splats
-        place, turn = pose.position.to(own.centre), pose.rotation.to(own.centre)
-        rays = camera.rays(own.centre.device).flatten(0, 1)
-        centre = (own.centre - place) @ turn
-        along, across, facing = (turn.T @ own.axes).unbind(-1)
-        length = centre.norm(dim=-1).clamp_min(1e-9)
-        offset = (centre * facing).sum(-1)
-        cap = torch.atan(REACH * own.sigma.amax(-1) / length).clamp_max(math.pi / 4)
-        scale = 1 / own.sigma
+        """One view."""
+        return look(self.splats, self.fronts, self.dome, self.fill, pose, camera)
 
-        def strike(thing: Tensor, ray: Tensor) -> tuple[Tensor, Tensor]:
-            """Distance and squared standard deviations from the centre."""
-            reach = offset[thing] / (facing[thing] * ray).sum(-1)
-            apart = ray * reach[:, None] - centre[thing]
-            a = (apart * along[thing]).sum(-1) * scale[thing, 0]
-            b = (apart * across[thing]).sum(-1) * scale[thing, 1]
-            return reach, torch.where((reach > 0) & reach.isfinite(), a * a + b * b, torch.inf)
 
-        def meet(thing: Tensor, ray: Tensor) -> tuple[Tensor, Tensor]:
-            reach, square = strike(thing, ray)
-            return reach, square <= REACH**2
+def look(own: Splats, fronts: int, dome: float, fill: Fill, pose: Pose, camera: Camera) -> Frame:
+    """One view: the nearest disc of each pixel decides, those just behind it soften its colour."""
+    place, turn = pose.position.to(own.centre), pose.rotation.to(own.centre)
+    rays = camera.rays(own.centre.device).flatten(0, 1)
+    centre = (own.centre - place) @ turn
+    along, across, facing = (turn.T @ own.axes).unbind(-1)
+    length = centre.norm(dim=-1).clamp_min(1e-9)
+    offset = (centre * facing).sum(-1)
+    cap = torch.atan(REACH * own.sigma.amax(-1) / length).clamp_max(math.pi / 4)
+    scale = 1 / own.sigma
 
-        nearest, number = raster.nearest(centre / length[:, None], cap, camera, rays, meet)
-        sums = rays.new_zeros(len(rays), 6)  # colour, distance, shown weight, all weight
-        for thing, pixel in raster.pairs(centre / length[:, None], cap, camera):
-            reach, square = strike(thing, rays[pixel])
-            near = (square <= REACH**2) & (reach <= nearest[pixel] * (1 + SOFT))
-            thing, pixel, reach = thing[near], pixel[near], reach[near]
-            # Narrow weights: the disc that is centred nearest to the ray decides most, as interpolation would.
-            weight = torch.exp(-2 * square[near])
-            row = torch.cat([own.colour[thing], reach[:, None], (thing < self.fronts).float()[:, None]], -1)
-            sums.index_add_(0, pixel, torch.cat([row, torch.ones_like(reach)[:, None]], -1) * weight[:, None])
-        met = number >= 0
-        total = sums[:, 5:].clamp_min(1e-12)
-        shape = (camera.height, camera.width)
-        distance = torch.where(met, (sums[:, 3:4] / total)[:, 0], 0.0)
-        distance = torch.where(distance > self.dome / 2, torch.inf, distance).reshape(1, *shape)
-        image = torch.where(met[:, None], sums[:, :3] / total, 0.0).T.unflatten(1, shape)
-        frame = Frame(image, distance, (met & (sums[:, 4] > 0.5 * sums[:, 5])).reshape(1, *shape))
-        return frame if self.fill == "mark" else close_holes(frame, met.reshape(1, *shape), camera)
+    def strike(thing: Tensor, ray: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance and squared standard deviations from the centre."""
+        reach = offset[thing] / (facing[thing] * ray).sum(-1)
+        apart = ray * reach[:, None] - centre[thing]
+        a = (apart * along[thing]).sum(-1) * scale[thing, 0]
+        b = (apart * across[thing]).sum(-1) * scale[thing, 1]
+        return reach, torch.where((reach > 0) & reach.isfinite(), a * a + b * b, torch.inf)
+
+    def meet(thing: Tensor, ray: Tensor) -> tuple[Tensor, Tensor]:
+        reach, square = strike(thing, ray)
+        return reach, square <= REACH**2
+
+    nearest, number = raster.nearest(centre / length[:, None], cap, camera, rays, meet)
+    sums = rays.new_zeros(len(rays), 6)  # colour, distance, shown weight, all weight
+    for thing, pixel in raster.pairs(centre / length[:, None], cap, camera):
+        reach, square = strike(thing, rays[pixel])
+        near = (square <= REACH**2) & (reach <= nearest[pixel] * (1 + SOFT))
+        thing, pixel, reach = thing[near], pixel[near], reach[near]
+        # Narrow weights: the disc that is centred nearest to the ray decides most, as interpolation would.
+        weight = torch.exp(-2 * square[near])
+        row = torch.cat([own.colour[thing], reach[:, None], (thing < fronts).float()[:, None]], -1)
+        sums.index_add_(0, pixel, torch.cat([row, torch.ones_like(reach)[:, None]], -1) * weight[:, None])
+    met = number >= 0
+    total = sums[:, 5:].clamp_min(1e-12)
+    shape = (camera.height, camera.width)
+    distance = torch.where(met, (sums[:, 3:4] / total)[:, 0], 0.0)
+    distance = torch.where(distance > dome / 2, torch.inf, distance).reshape(1, *shape)
+    image = torch.where(met[:, None], sums[:, :3] / total, 0.0).T.unflatten(1, shape)
+    frame = Frame(image, distance, (met & (sums[:, 4] > 0.5 * sums[:, 5])).reshape(1, *shape))
+    return frame if fill == "mark" else close_holes(frame, met.reshape(1, *shape), camera)
 
 
 def _other(vector: Tensor) -> Tensor:

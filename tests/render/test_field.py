@@ -1,6 +1,7 @@
 """Radiance fields: the shell and its march, what the pool teaches, and views against the truth."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from immersivedepth.render.field.hash import Hash
 from immersivedepth.render.field.inpaint import NavierStokes, Nothing, Telea
 from immersivedepth.render.field.pool import Known, Pool
 from immersivedepth.render.field.shell import Shell, composed, distortion
+from immersivedepth.render.field.splat import Splat
 from immersivedepth.render.field.voxel import Voxel
 from immersivedepth.render.paths import CirclePoseSampler
 from immersivedepth.render.protocol import Camera, Pose, Scene
@@ -202,3 +204,28 @@ def test_holes_take_the_colours_around_them(inpaint):
 
 def test_nothing_is_nothing():
     assert Nothing()(torch.zeros(3, 2, 4), torch.zeros(1, 2, 4, dtype=torch.bool)) is None
+
+
+def test_splats_are_moved_to_where_the_surface_is():
+    image = torch.rand(3, 32, 64, generator=torch.Generator().manual_seed(0))
+    pool = Pool([whole(image, torch.full((1, 32, 64), 2.0))])
+    field = Splat().field()
+    field.start(pool)
+    rays = replace(pool.rays(0.01, 0.15), distance=torch.full((32 * 64,), 2.1)[: len(pool.rays(0.01, 0.15))])
+    generator = torch.Generator().manual_seed(0)
+    optimiser = torch.optim.Adam(field.geometry_parameters(), 5e-3)
+    for _ in range(60):
+        loss = (field.teach(rays, generator, False).distance / rays.distance - 1).abs().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    frame = field.render(HERE, Camera("panorama", 32, 64))
+    assert (frame.distance / 2.1 - 1).abs().median() < 0.01
+    before = (field.teach(rays, generator, True).colour - rays.colour).abs().mean()
+    optimiser = torch.optim.Adam(field.appearance_parameters(), 1e-2)
+    for _ in range(60):
+        loss = (field.teach(rays, generator, True).colour - rays.colour).abs().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert float(loss.detach()) < 0.9 * float(before.detach())

@@ -9,8 +9,10 @@ import torch
 from immersivedepth.checks import ConfigError
 from immersivedepth.data.synthetic import make_world
 from immersivedepth.data.synthetic.render import erp_maps
+from immersivedepth.render.field.hash import Hash
 from immersivedepth.render.field.inpaint import NavierStokes, Nothing
 from immersivedepth.render.field.pool import Known
+from immersivedepth.render.field.splat import Splat
 from immersivedepth.render.field.voxel import Voxel
 from immersivedepth.render.paths import CirclePoseSampler
 from immersivedepth.training import checkpoints
@@ -98,6 +100,28 @@ def test_a_killed_run_ends_the_same(fit, uninterrupted, steps, monkeypatch):
     again(True)
     assert same(content(uninterrupted), content(again))
     assert (again.folder / "metrics.jsonl").read_text() == (uninterrupted.folder / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    "scene", [Splat(), Hash(rows=32, levels=2, log2_size=6, coarsest=4, finest=8, hidden=4)], ids=["splat", "hash"]
+)
+def test_other_scenes_end_the_same_too(fit, scene, monkeypatch):
+    whole, killed, again = (replace(fit(name), scene=scene) for name in ("whole", "killed", "killed"))
+    whole(False)
+    real = Fit._step
+
+    def step(self, *given):
+        if self.position.step == 11:
+            raise MemoryError("killed")
+        real(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fit, "_step", step)
+        with pytest.raises(MemoryError):
+            killed(False)
+    again(True)
+    assert same(content(whole), content(again))
+    assert content(again)["training"]["position"].step == 12
 
 
 def test_a_request_to_stop_saves_first(fit, monkeypatch):

@@ -18,6 +18,8 @@ from .pool import Pool, Rays
 from .shell import BLOCK, FINE, Samples, Shell, composed, distortion
 
 CHUNK = 16384  # rays of a view at once
+FIRST_BLOCKS = 4  # of those that a ray meets: most light ends there
+SPENT = 0.01  # of the light: less is not followed further
 OPAQUE = 0.5  # of the light, below which a ray has met nothing
 THICK, STEEPEST = 2.5, 0.15  # half of a shell across the surface, in cells; least cosine that makes it longer
 OPEN_SKY = 0.5  # share of sky in the panorama's pixels from which on light that is left comes from the sky
@@ -236,17 +238,26 @@ class MarchedField(Field):
         return close_holes(frame, covered, camera)
 
     def _look(self, place: Tensor, rays: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        samples = self.shell.march(place.expand_as(rays), rays)
+        """Sums along rays: colour, mean distance, light left, share that was seen; most end in the first blocks."""
+        sums, left = self._gathered(place, rays, slice(0, FIRST_BLOCKS))
+        more = (left > SPENT).nonzero()[:, 0]
+        rest, behind = self._gathered(place, rays[more], slice(FIRST_BLOCKS, None))
+        sums[more] += rest * left[more][:, None]
+        left[more] *= behind
+        total = (1 - left).clamp_min(1e-3)
+        return sums[:, :3], sums[:, 4] / total, left, sums[:, 3] / total
+
+    def _gathered(self, place: Tensor, rays: Tensor, part: slice) -> tuple[Tensor, Tensor]:  # [R, 5], [R]
+        samples = self.shell.march(place.expand_as(rays), rays, None, part)
         weights, left = composed(self.density(samples.points), samples)
-        along = torch.where(samples.valid, samples.along, 0.0)
-        distance = (weights * along).sum(1) / (1 - left).clamp_min(1e-3)
         ray, _ = samples.valid.nonzero(as_tuple=True)
         weight = weights[samples.valid]
         matters = weight > 1e-3
         points, share = samples.points[matters], weight[matters]
         row = torch.cat([self.colour(points), self.seen_share(points)[:, None]], 1) * share[:, None]
         sums = torch.zeros(len(rays), 4, device=rays.device).index_add_(0, ray[matters], row)
-        return sums[:, :3], distance, left, sums[:, 3] / (1 - left).clamp_min(1e-3)
+        along = torch.where(samples.valid, samples.along, 0.0)
+        return torch.cat([sums, (weights * along).sum(1, keepdim=True)], 1), left
 
 
 def blend(table: Tensor, number: Tensor, weight: Tensor) -> Tensor:  # [V, C], [N, 8], [N, 8] -> [N, C]

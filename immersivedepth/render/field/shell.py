@@ -117,8 +117,13 @@ class Shell:
             self.occupied = there
         return self.occupied
 
-    def march(self, origins: Tensor, rays: Tensor, jitter: Tensor | None = None) -> Samples:  # [R, 3], [R, 3], [R]
-        """Samples of rays in occupied blocks, front to back; `jitter` in 0..1 moves each ray's samples by a step."""
+    def march(
+        self, origins: Tensor, rays: Tensor, jitter: Tensor | None = None, part: slice = slice(None)
+    ) -> Samples:  # [R, 3], [R, 3], [R]
+        """Samples of rays in occupied blocks, front to back; `jitter` in 0..1 moves each ray's samples by a step.
+
+        `part` names which of the occupied blocks that a ray meets are sampled.
+        """
         blocks = self.blocks()
         first, height, base, count = self._range(origins, rays)
         total = int(count.max())
@@ -132,7 +137,7 @@ class Shell:
         inside = (low[..., 2] >= 0) & (low[..., 2] < top[2]) & (tick < count[:, None])
         low = torch.minimum(low.clamp_min(0), top - 1)
         hit = blocks[low[..., 2], low[..., 1], low[..., 0]] & inside
-        return self._fine(origins, rays, hit, (first, height, base), jitter)
+        return self._fine(origins, rays, hit, (first, height, base), jitter, part)
 
     def _range(self, origins: Tensor, rays: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Where rays enter and leave the grid, in tau: along = height * sinh(tau) - base makes steps of tau even cells.
@@ -157,10 +162,14 @@ class Shell:
         hit: Tensor,
         way: tuple[Tensor, Tensor, Tensor],
         jitter: Tensor | None,
+        part: slice,
     ) -> Samples:
         first, height, base = way
         ray, tick = hit.nonzero(as_tuple=True)
         rank = hit.long().cumsum(1)[ray, tick] - 1
+        begin, end = part.start or 0, part.stop or hit.shape[1]
+        ray, tick, rank = (each[(rank >= begin) & (rank < end)] for each in (ray, tick, rank))
+        rank = rank - begin
         width = int(rank.max()) + 1 if len(rank) else 1
         ticks = torch.zeros(len(rays), width, dtype=torch.long, device=rays.device)
         valid = torch.zeros(len(rays), width, dtype=torch.bool, device=rays.device)
