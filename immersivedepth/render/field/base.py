@@ -241,9 +241,10 @@ class MarchedField(Field):
         """Sums along rays: colour, mean distance, light left, share that was seen; most end in the first blocks."""
         sums, left = self._gathered(place, rays, slice(0, FIRST_BLOCKS))
         more = (left > SPENT).nonzero()[:, 0]
-        rest, behind = self._gathered(place, rays[more], slice(FIRST_BLOCKS, None))
-        sums[more] += rest * left[more][:, None]
-        left[more] *= behind
+        if len(more):
+            rest, behind = self._gathered(place, rays[more], slice(FIRST_BLOCKS, None))
+            sums[more] += rest * left[more][:, None]
+            left[more] *= behind
         total = (1 - left).clamp_min(1e-3)
         return sums[:, :3], sums[:, 4] / total, left, sums[:, 3] / total
 
