@@ -233,6 +233,11 @@ class Views:
     def __len__(self) -> int:
         return len(self.files)
 
+    @property
+    def several(self) -> bool:
+        """Whether a sample is a view with its companions."""
+        return bool(self.others)
+
     def sample(self, index: int, random: np.random.Generator) -> Batch:
         """One view in all its tasks, with its companions if there are to be any."""
         if not self.others:

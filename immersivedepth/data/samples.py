@@ -17,7 +17,7 @@ class Samples(Protocol):
 
     All randomness of a sample comes from the generator it is given, so that it is the same in every worker, in every
     process and after a resume. A tensor `weights` [N] on the set makes samples be drawn in proportion to it instead of
-    once an epoch.
+    once an epoch. A true `several` says that a sample is a stack of views, which a batch then holds one after another.
     """
 
     def __len__(self) -> int: ...

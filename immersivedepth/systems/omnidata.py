@@ -30,9 +30,7 @@ class _OfMidas(System):
     sizes: tuple[int, ...]
 
     def varied(self, batch: Batch) -> Batch:
-        """Views of a sample one after another, at sizes drawn for each batch if there are sizes to draw from."""
-        if batch["rgb"].dim() == 5:  # several views of each sample
-            batch = {task: value.flatten(0, 1) for task, value in batch.items()}
+        """Training at sizes drawn for each batch, if there are sizes to draw from."""
         if not self.sizes:
             return batch
         return at_random_size(batch, self.sizes, np.random.default_rng(int(torch.randint(2**31, (1,)))))

@@ -88,7 +88,7 @@ def loader(samples: Samples, keys: Any, seed: int, workers: int, device: torch.d
     for batch in batches:
         if _ERROR in batch:
             raise InputError(batch[_ERROR])
-        yield batch
+        yield {k: v.flatten(0, 1) for k, v in batch.items()} if getattr(samples, "several", False) else batch
 
 
 def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:

@@ -158,6 +158,9 @@ def test_changes_reach_training_samples_alone(made):
         assert all(torch.equal(a[k], b[k]) for k in a) == same
         if not same:
             assert all(torch.allclose(a[k], b[k].flip(-1), atol=1e-5) for k in a)
+    coloured = Modest(str(made), size=32, augment=True).samples("train")
+    a, b = coloured.sample(0, np.random.default_rng(1)), plain.samples("train").sample(0, np.random.default_rng(1))
+    assert {k: torch.equal(a[k], b[k]) for k in a} == dict(background=False, picture=False, mask=True, depth=True)
 
 
 def test_mistakes_are_told(tmp_path):

@@ -11,7 +11,7 @@ from immersivedepth.checks import InputError
 from immersivedepth.data import images
 from immersivedepth.data.multitask import MultiTask, Part
 from immersivedepth.data.multiview import ByVisibleMiddles, Sight, of_same_point, read_sight, with_shared_pixels
-from immersivedepth.systems.omnidata import OmnidataDepth
+from immersivedepth.training.sampling import loader
 
 HEADER = "src.building,src.point,src.view,dst.building,dst.point,dst.view,valid_and_shared_prop\n"
 
@@ -120,10 +120,9 @@ def test_training_samples_of_several_views(house, method, camera, count, others)
         assert float(greys[0]) == pytest.approx(0.1, abs=0.01)
         seen.update(round(float(g), 1) for g in greys[1:])
     assert set(seen) == others
-    batch = {k: v[None] for k, v in sample.items()}
-    flat = OmnidataDepth(model="midas_tiny").varied(batch)
-    assert flat["rgb"].shape == (3, 3, 32, 32)
-    assert torch.equal(flat["valid"], sample["valid"])
+    batch = next(loader(views, [[(0, 0)]], 0, 0, torch.device("cpu")))
+    assert batch["rgb"].shape == (3, 3, 32, 32)  # one after another
+    assert batch["valid"].shape == (3, 1, 32, 32)
 
 
 def test_validation_looks_at_one_view_at_a_time(house):
