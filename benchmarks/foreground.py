@@ -1,6 +1,7 @@
 """Foreground mask and depth against baselines, on scenes whose backgrounds and foregrounds were both held out.
 
-    python -m benchmarks.foreground --root DATA --weights best.ckpt [--size 64] [--picture FILE] [--json FILE]
+    python -m benchmarks.foreground --root DATA --weights best.ckpt [--size 64]
+        [--picture FILE] [--curve FILE] [--json FILE]
 
 DATA is MODEST, or a miniature made with mode=make_data data.kind=modest; the network was trained with
 dataset.split=apart. Baselines of the mask: the mean mask of training, and the largest difference of a channel between
@@ -18,7 +19,8 @@ import torch
 from torch import Tensor
 
 from benchmarks import measure
-from immersivedepth.data.images import write_jpeg
+from benchmarks.courses import course
+from immersivedepth.data.images import write_jpeg, write_png
 from immersivedepth.data.modest import BACKGROUND_NORM, PICTURE_NORM, Modest, Scenes
 from immersivedepth.losses.overlap import hard_overlap, soft_overlap
 from immersivedepth.systems.foreground_modest import ForegroundModest
@@ -91,6 +93,7 @@ def main() -> None:
     parser.add_argument("--weights", required=True)
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--picture", type=Path)
+    parser.add_argument("--curve", type=Path, help="a chart of the run that the weights lie in")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     data, system = Modest(given.root, size=given.size, split="apart"), ForegroundModest()
@@ -137,6 +140,9 @@ def main() -> None:
     print("-", measure.goal_line("mask IoU", value, GOAL, True, "DepthMaskNet8"))
     if given.picture:
         write_jpeg(given.picture, grid(rows, side=128), quality=90)
+    if given.curve:
+        named = {"mask IoU": "mask_iou", "RMSE of depth": "depth_rmse", "RMSE of mask": "mask_rmse"}
+        write_png(given.curve, course(given.weights, named, "held-out scenes", {"goal of IoU": GOAL}))
     if given.json:
         results = {name: dict(zip(columns[1:], table.row(), strict=True)) for name, table in tables.items()}
         measure.write_json(given.json, "foreground", results)

@@ -1,6 +1,7 @@
 """The indoor U-Net against predictors that do not look: on pictures of rooms that were held out.
 
-    python -m benchmarks.indoor --root DATA --weights best.ckpt [--size 64] [--head linear] [--picture FILE]
+    python -m benchmarks.indoor --root DATA --weights best.ckpt [--size 64] [--head linear]
+        [--picture FILE] [--curve FILE] [--json FILE]
 
 DATA is DIODE, or a miniature made with mode=make_data data.kind=diode. Baselines, all of the training pictures: the
 mean depth, the median depth, and the mean depth of each pixel. Figures are over measured pixels, in metres, at the
@@ -18,8 +19,9 @@ import torch
 from torch import Tensor
 
 from benchmarks import measure
+from benchmarks.courses import course
 from immersivedepth.data.diode import Diode, Pictures
-from immersivedepth.data.images import write_jpeg
+from immersivedepth.data.images import write_jpeg, write_png
 from immersivedepth.metrics import depth as metrics
 from immersivedepth.systems.unet_diode import UNetDiode, jet
 from immersivedepth.visual.grids import grid
@@ -59,6 +61,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--head", choices=["tanh", "linear"], default="linear")
     parser.add_argument("--picture", type=Path)
+    parser.add_argument("--curve", type=Path, help="a chart of the run that the weights lie in")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     data, system = Diode(given.root, size=given.size), UNetDiode(head=given.head)
@@ -92,6 +95,9 @@ def main() -> None:
         }
         pictures = {n: [(p * 255).round().byte().movedim(0, -1).numpy() for p in v] for n, v in rows.items()}
         write_jpeg(given.picture, grid(pictures, side=128), quality=90)
+    if given.curve:
+        levels = {"mean depth": table["mean depth"][0], "half of it": table["mean depth"][0] / 2}
+        write_png(given.curve, course(given.weights, {"U-Net": "abs_rel"}, "relative error, held-out rooms", levels))
     if given.json:
         measure.write_json(given.json, "indoor", {n: dict(zip(NAMES, row, strict=True)) for n, row in table.items()})
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -71,6 +72,21 @@ def collated(samples: list[Batch]) -> Batch:
     return {key: torch.stack([s[key] for s in samples]) for key in samples[0]}
 
 
+@dataclass
+class Remembered:
+    """Batches that are read once and given to every network in the same order."""
+
+    source: Iterator[Batch]
+    kept: list[Batch] = field(default_factory=list)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for number in itertools.count():
+            if number == len(self.kept):
+                batch = next(self.source)
+                self.kept.append({k: v for k, v in batch.items() if k != "segment_instance"})
+            yield self.kept[number]
+
+
 def training_batches(views: Views, seed: int) -> Iterator[Batch]:
     """Endless batches, the same for every network."""
     for epoch in itertools.count():
@@ -100,17 +116,18 @@ def figures(system: System, net: nn.Module, batches: list[Batch]) -> dict[str, f
     return system.summary({name: total / max(count, 1.0) for name, (total, count) in sums.items()})
 
 
-def trained(system: System, views: Views, checks: list[Batch], seconds: float, watched: str) -> Trained:
+def trained(system: System, batches: Remembered, checks: list[Batch], seconds: float, watched: str) -> Trained:
     """Adam with one warm rise and a fall of its rate, by the share of the budget that is spent."""
     torch.manual_seed(0)
     net = system.net().train()
     optimiser = torch.optim.Adam(net.parameters())
     out, spent = Trained(net), 0.0
-    for batch in training_batches(views, 0):
+    for batch in batches:
         share = spent / seconds
         if len(out.errors) <= share * CHECKS or share >= 1:
             out.seconds.append(spent)
             out.errors.append(figures(system, net, checks)[watched])
+            print(f"{system.name}: {spent:.0f} s, {out.steps} steps, {watched} {out.errors[-1]:.4g}", file=sys.stderr)
         if share >= 1:
             return out
         start = time.process_time()
@@ -184,8 +201,9 @@ def main() -> None:
     depth = {"midas_tiny": OmnidataDepth(model="midas_tiny", regulariser=REGULARISER),
              "U-Net": UNetDisparity(model="midas_tiny", regulariser=REGULARISER)}  # fmt: skip
     normal = OmnidataNormal(model="midas_tiny_normal")
-    runs = {name: trained(system, train, checks, given.seconds, "abs_rel") for name, system in depth.items()}
-    runs["midas_tiny_normal"] = trained(normal, train, checks, given.seconds, "angle")
+    batches = Remembered(training_batches(train, 0))
+    runs = {name: trained(system, batches, checks, given.seconds, "abs_rel") for name, system in depth.items()}
+    runs["midas_tiny_normal"] = trained(normal, batches, checks, given.seconds, "angle")
     table = {"mean disparity of each picture": constant_depth(judged)}
     table |= {name: figures(system, runs[name].net, judged) for name, system in depth.items()}
     counts = {name: sum(p.numel() for p in run.net.parameters()) / 1e6 for name, run in runs.items()}
