@@ -6,6 +6,7 @@ BIN := .venv/bin
 
 help:
 	@echo "make demo    panorama to geometry on the sample picture, offline"
+	@echo "make app     a page in the browser: upload a panorama, walk into it"
 	@echo "make test    all fast tests        make slow   the slow ones as well"
 	@echo "make check   lint and types        make clean  remove .venv and outputs"
 
@@ -23,6 +24,9 @@ help:
 
 demo: .venv/installed
 	$(BIN)/python core_exp_runner.py
+
+app: .venv/installed
+	$(BIN)/python core_exp_runner.py mode=demo
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2

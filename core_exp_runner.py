@@ -161,6 +161,15 @@ def view(config: dict[str, Any], job: str) -> None:
         viewer.wait()
 
 
+def demo(config: dict[str, Any], job: str) -> None:
+    """The page on which people upload panoramas."""
+    from immersivedepth.app.serving import Demo
+
+    with Demo.of(config) as page:
+        print(f"open {page.address} in a browser; Ctrl-C ends it", flush=True)
+        page.wait()
+
+
 MODES: dict[str, Callable[[dict[str, Any], str], None]] = {
     "depth": depth,
     "weights": weights,
@@ -172,6 +181,7 @@ MODES: dict[str, Callable[[dict[str, Any], str], None]] = {
     "make_data": make_data,
     "render_dense": render_dense,
     "view": view,
+    "demo": demo,
 }
 
 

@@ -37,6 +37,7 @@ TRUSTED = (
     "immersivedepth.metrics.",
     "immersivedepth.evaluation.",
     "immersivedepth.weights.",
+    "immersivedepth.app.",
     "torch.optim.",
 )
 # What Hydra's own part of a config may name: the launchers and sweepers it ships, and those a user installed.
@@ -96,6 +97,7 @@ class Run:
     protocol: Any = None
     evaluation: Any = None
     runs: list[str] = dataclasses.field(default_factory=list)
+    app: Any = None
 
     def __post_init__(self) -> None:
         if not self.exp_name or self.exp_name.startswith((".", "-")) or set(self.exp_name) & set('/\\:*?"<>|\0'):

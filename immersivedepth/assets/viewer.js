@@ -125,7 +125,7 @@ class Viewer {
 
   read(x, y) {
     const [u, v] = this.under(x, y), degrees = (360 * (0.5 - u)).toFixed(1) + "\u00b0, " + (180 * (0.5 - v)).toFixed(1) + "\u00b0";
-    this.readout.textContent = this.scene.distance(u, v) + "  at  " + degrees;
+    this.readout.textContent = (this.scene.distance(u, v) + "  at  " + degrees).trim();
   }
 
   turn(across, upwards) {
@@ -192,7 +192,7 @@ async function distances(address, about) {
 }
 
 async function start(scene) {
-  scene.distance = await distances(scene.codes, scene.about);
+  scene.distance = scene.codes ? await distances(scene.codes, scene.about) : () => "";  // a picture alone has none
   const viewer = new Viewer(document.getElementById("view"), document.getElementById("readout"), scene);
   const buttons = document.getElementById("layers");
   for (const name of Object.keys(scene.pictures)) {

@@ -18,6 +18,7 @@ from ...files import write_text
 from ...geometry import sphere
 from ...scene import Geometry, Panorama
 from ...visual.colours import (
+    ColourMap,
     Picture,
     colour_distance,
     colour_labels,
@@ -79,7 +80,7 @@ class Report:
             ("Config", _config(folder)),
         ]
         body = "".join(f"<h2>{title}</h2>{content}" for title, content in sections if content)
-        return [write_text(folder / "report.html", _page(panorama.name, body, scene))]
+        return [write_text(folder / "report.html", page(panorama.name, body, scene))]
 
     def _layers(self, geometry: Geometry, panorama: Panorama) -> dict[str, Picture]:
         image = rgb_picture(panorama.image)
@@ -110,9 +111,24 @@ def distance_codes(geometry: Geometry) -> tuple[Picture, dict[str, float]]:
     return picture, {"nearest": near, "step": step}
 
 
-def _page(name: str, body: str, scene: dict[str, Any]) -> str:
+def viewer(
+    name: str, image: Picture, geometry: Geometry | None = None, colours: ColourMap = "turbo", script: str = "viewer.js"
+) -> str:
+    """A page with nothing but the picture to look around in, and the distance if there is one."""
+    scene: dict[str, Any] = {"pictures": {"image": data_url(image, "jpeg")}}
+    if geometry is not None:
+        distance, mask = geometry.distance[0].cpu().numpy(), geometry.mask[0].cpu().numpy()
+        shown = colour_distance(distance, distance_scale(distance, mask, colours))
+        scene["pictures"]["distance"] = data_url(shrunk(shown, image.shape[1]), "jpeg")
+        codes, about = distance_codes(geometry)
+        scene |= {"codes": data_url(codes), "about": {**about, "unit": " m" if geometry.metric else ""}}
+    return page(name, "", scene, "embedded", script)
+
+
+def page(name: str, body: str, scene: dict[str, Any], kind: str = "report", script: str = "viewer.js") -> str:
+    """A page around a viewer; an embedded one has no margin and no heading."""
     assets = resources.files("immersivedepth") / "assets"
-    style, script = ((assets / file).read_text("utf-8") for file in ("report.css", "viewer.js"))
+    style, code = ((assets / file).read_text("utf-8") for file in ("report.css", script))
     embedded = json.dumps(scene).replace("<", "\\u003c")  # no name can end the script
     title = html.escape(name)
     return f"""<!doctype html>
@@ -124,14 +140,16 @@ def _page(name: str, body: str, scene: dict[str, Any]) -> str:
 <title>{title}</title>
 <style>{style}</style>
 </head>
-<body>
+<body class="{kind}">
 <h1>{title}</h1>
 <div id="layers"></div>
-<div id="stage"><canvas id="view" tabindex="0"></canvas><div id="readout">move the pointer over the picture</div></div>
+<div id="stage"><canvas id="view" tabindex="0" role="application"
+aria-label="Panorama: arrow keys turn, plus and minus zoom"></canvas>
+<div id="readout">move the pointer over the picture</div></div>
 <p class="faint">Drag or arrow keys: look around. Wheel, + and -: zoom.</p>
 {body}
 <script type="application/json" id="scene">{embedded}</script>
-<script>{script}</script>
+<script>{code}</script>
 </body>
 </html>
 """

@@ -1,0 +1,100 @@
+"""mode=demo: the page on a port, and an end to it."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from ..checks import ResourceError
+from ..config import build
+from .folders import Keeper
+from .settings import App
+
+# The browser itself refuses every other host, whatever a library's code may ask for.
+POLICY = (
+    "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
+    "style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; object-src 'none'; base-uri 'self'"
+)
+
+
+class Demo:
+    """The served page; it ends with the block that it is used in."""
+
+    def __init__(self, config: dict[str, Any], app: App) -> None:
+        self.seconds = app.seconds
+        self.keeper = Keeper(app.folder, app.keep_minutes)
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+        os.environ["GRADIO_TEMP_DIR"] = str(self.keeper.folder)  # uploads lie there, and nothing else is served
+        import gradio as gr
+        from fastapi import Request, Response
+        from starlette.middleware import Middleware
+        from starlette.middleware.base import BaseHTTPMiddleware
+
+        from .page import CSS, Page
+
+        async def guard(request: Request, call_next: Any) -> Response:
+            response: Response = await call_next(request)
+            response.headers["Content-Security-Policy"] = POLICY
+            response.headers["X-Content-Type-Options"] = "nosniff"
+            response.headers["Referrer-Policy"] = "no-referrer"
+            return response
+
+        self.page = Page(config, app, self.keeper)
+        self.blocks = self.page.blocks()
+        fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
+        try:
+            self.blocks.launch(
+                server_name=app.host,
+                server_port=app.port or _free(app.host),
+                prevent_thread_lock=True,
+                quiet=True,
+                share=False,
+                ssr_mode=False,
+                show_error=True,
+                max_file_size=app.upload_mb * 2**20,
+                theme=gr.themes.Default(**fonts),
+                css=CSS,
+                footer_links=[],
+                app_kwargs={"middleware": [Middleware(BaseHTTPMiddleware, dispatch=guard)]},
+            )
+        except OSError as error:
+            self.close()
+            raise ResourceError(
+                f"app.port={app.port}: cannot be served there ({error}); choose another port"
+            ) from error
+        self.address = str(self.blocks.local_url).rstrip("/")
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> Demo:
+        """The page of a checked config."""
+        return cls(config, build(config["app"], "app"))
+
+    def wait(self) -> None:
+        """Until the time is over, or for ever."""
+        end = None if self.seconds is None else time.monotonic() + self.seconds
+        while end is None or time.monotonic() < end:
+            time.sleep(0.2)
+
+    def close(self) -> None:
+        """No further visitors, and everything of theirs goes."""
+        if hasattr(self, "page") and hasattr(self.page, "ended"):
+            self.page.ended.set()
+        if hasattr(self, "blocks"):
+            self.blocks.close(verbose=False)
+        self.keeper.close()
+
+    def __enter__(self) -> Demo:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _free(host: str) -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind((host, 0))
+        return int(probe.getsockname()[1])
