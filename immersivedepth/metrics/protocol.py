@@ -96,7 +96,7 @@ class Protocol:
             top = min(self._ends[1], math.inf if self.most is None else self.most)
             steps.append(f"Pixels that p does not know count as {self._ends[0]:g} m, sky in p as {top:g} m.")
         else:
-            sky = "endless, clipped" if self._ends else "not known"
+            sky = "of disparity 0" if self._in_disparity else "endless, clipped" if self._ends else "not known"
             steps.append(
                 f"Pixels that p does not know do not count, their share is told as coverage; sky in p is {sky}."
             )
@@ -150,7 +150,7 @@ class Protocol:
             )
         p, g = prediction.double().nan_to_num(0.0, math.inf, 0.0), target.double()
         counts = self._counts(g, valid, picture)
-        known = counts & (p > 0) & (p.isfinite() | torch.tensor(self._ends is not None))
+        known = counts & (p > 0) & (p.isfinite() | torch.tensor(self._ends is not None or self._in_disparity))
         coverage = known
         if self.missing == "clip" and self.clip_first is not None:  # as a program that clips at once would see it
             p, known = torch.where(known, p, self.clip_first[0]), counts

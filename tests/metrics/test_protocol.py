@@ -234,6 +234,15 @@ def test_what_is_not_known_does_not_count_and_is_told():
     assert found.moments["log_weight"] == pytest.approx(found.moments["weight"] * 2 / 3)
 
 
+def test_a_disparity_of_zero_is_a_prediction():
+    """Networks say 0 for far: left out, their worst errors would not count."""
+    p, g = thirds(1.0, 2.0, torch.inf), thirds(1.0, 2.0, 4.0)
+    found = preset("moge_disparity").judge(p, g, g > 0, metric=False)
+    assert found.extras["coverage"] == 1
+    # 1/p = 1, 1/2, 0 against 1, 1/2, 1/4: slope 3/4, shift 5/24; distances 24/23, 12/7 and 24/5, cut at 4.
+    assert found.figures["abs_rel"] == pytest.approx((1 / 23 + 1 / 7 + 0) / 3)
+
+
 def test_truth_beyond_the_cap_does_not_count():
     g = thirds(1.0, 9.0, 4.0)
     found = preset("pano3d").judge(g * 1.1, g, torch.ones_like(g) > 0)
