@@ -15,17 +15,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks import fusion_baselines, fusion_data, fusion_metrics, measure
+from immersivedepth.data.images import write_jpeg, write_png
 from immersivedepth.geometry import sphere
 from immersivedepth.scene import Prediction, Rig
 from immersivedepth.stages.align.global_affine import GlobalAffine
 from immersivedepth.stages.align.grid_affine import GridAffine
+from immersivedepth.stages.align.identity import Identity
 from immersivedepth.stages.blend.feather import Feather
 from immersivedepth.stages.blend.poisson import Poisson
 from immersivedepth.stages.blend.robust import Robust
+from immersivedepth.visual import lettering
+from immersivedepth.visual.colours import colour_difference
 
 Size = tuple[int, int]
 Merge = Callable[[Prediction, Size], Tensor]
@@ -56,19 +61,22 @@ def mean_ratio(values: Iterable[float]) -> float:
 # ---- three families of bending, three scenes, levels 0 to 3 ----------------------------------------------------------
 
 
-def families(quick: bool, peers: dict[str, Merge], size: Size, seed: int) -> dict[str, dict[str, dict[str, float]]]:
-    """Errors of every method in every cell, a cell being "scene family level mode"."""
+def families(
+    quick: bool, peers: dict[str, Merge], size: Size, seeds: Iterable[int]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Errors of every method in every cell, a cell being "scene/seed family level mode"."""
     scenes = ["room"] if quick else list(fusion_data.SCENES)
     bends = ["dct", "grf"] if quick else list(fusion_data.FAMILIES)
     pairs = [CHOSEN] if quick else ["global+feather", "grid+feather", "grid+robust", "grid+poisson"]
     crossing, _ = fusion_metrics.borders(size, fusion_data.faces())
     out: dict[str, dict[str, dict[str, float]]] = {}
-    for scene, family, level, mode in itertools.product(scenes, bends, (0, 2) if quick else range(4), ("dist", "disp")):
+    levels = (0, 2) if quick else range(4)
+    for seed, scene, family, level, mode in itertools.product(seeds, scenes, bends, levels, ("dist", "disp")):
         if level == 0 and family != "dct":
             continue  # without bending the families are one
         prediction = fusion_data.make(scene, family, level, mode, seed)
-        truth = fusion_data.Scene(scene, seed).distance(sphere.erp_rays(*size))
-        out[f"{scene} {family} {level} {mode}"] = {
+        truth = fusion_data.truth(scene, seed)(sphere.erp_rays(*size))
+        out[f"{scene}/{seed} {family} {level} {mode}"] = {
             name: fusion_metrics.errors(merge(prediction, size), truth, crossing)
             for name, merge in methods(pairs, peers).items()
         }
@@ -153,6 +161,9 @@ FAULTS: dict[str, tuple[Level, str]] = {
     "sky": (Level(0.3, 0.3, 0, 0, 0, 0), "disp"),
     "textureless wall": (Level(0.3, 0.3, 0, 0, 0.003, 0), "disp"),
     "wrong edges": (Level(0.3, 0.3, 0, 4, 0.003, 0), "disp"),
+    "outdoors, affine": (Level(0.3, 0.3, 0, 0, 0, 0), "disp"),
+    "outdoors, affine + 3 % + 1 %": (Level(0.3, 0.3, 0.03, 0, 0.01, 0), "disp"),
+    "outdoors, scale + 8 %": (Level(0.3, 0, 0.08, 0, 0, 0), "dist"),
 }
 FAULT_GOALS = {
     ("exact", 12): 1e-3,
@@ -174,11 +185,16 @@ def layout(views: int) -> tuple[str, float]:
     return ("corners", 1.0) if views == 12 else ("faces", math.tan(math.radians(50)))
 
 
+def scene_of(name: str) -> str:
+    """The scene that a fault is shown in."""
+    return fusion_data.OUTDOORS if name.startswith(fusion_data.OUTDOORS) else "room"
+
+
 def fault(name: str, views: int, seed: int) -> tuple[Prediction, Callable[[Tensor], Tensor]]:
     """Views with one kind of fault, and which directions count [..., 3] -> bool."""
     level, mode = FAULTS[name]
     kind, tan = layout(views)
-    prediction = fusion_data.make("room", "dct", level, mode, seed, kind, 512, tan)
+    prediction = fusion_data.make(scene_of(name), "dct", level, mode, seed, kind, 512, tan)
     rays = fusion_data.rays_of(prediction.rig)
     count: Callable[[Tensor], Tensor] = lambda r: torch.ones(r.shape[:-1], dtype=torch.bool)  # noqa: E731
     if name == "outlier view":
@@ -213,8 +229,9 @@ def faults(
         rows: dict[str, list[dict[str, float]]] = {}
         for seed in seeds:
             prediction, count = fault(name, views, seed)
-            truth = fusion_data.Scene("room", seed).distance(rays)
-            counted = count(rays)
+            truth = fusion_data.truth(scene_of(name), seed)(rays)
+            counted = count(rays) & truth.isfinite()
+            truth = torch.where(counted, truth, 1.0)
             for method, merge in methods(pairs, {} if quick else peers).items():
                 if quick and method == "lsmr":
                     continue
@@ -251,11 +268,25 @@ def fault_table(rows: dict[str, dict[str, dict[str, float]]]) -> str:
     return measure.table(["fault / views", *names, "goal"], body)
 
 
-def method_table(rows: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Every figure of each method, the mean over all faults."""
+def method_table(rows: dict[str, dict[str, dict[str, float]]], height: int) -> str:
+    """Every figure of each method, the mean over all faults, and the memory that one merge adds at that height."""
     names, figures = list(next(iter(rows.values()))), list(next(iter(next(iter(rows.values())).values())))
-    body = [[n, *(f"{sum(r[n][f] for r in rows.values()) / len(rows):.4f}" for f in figures)] for n in names]
-    return measure.table(["method", *figures], body)
+    body = []
+    for n in names:
+        memory = measure.peak_memory("benchmarks.fusion:warm", height, n) if ":" not in n else None
+        added = f"{memory.added:.0f}" if memory else ""
+        body.append([n, *(f"{sum(r[n][f] for r in rows.values()) / len(rows):.4f}" for f in figures), added])
+    return measure.table(["method", *figures, f"MB at {2 * height}x{height}"], body)
+
+
+def warm(height: int, method: str) -> Callable[[], object]:
+    """One warm merge of twenty views by a method of the tables, for its memory."""
+    names = [method] if "+" in method else []
+    call = methods(names, {})[method]
+    prediction = fusion_data.make("room", "dct", 2, "disp", 0)
+    if "+" in method:
+        call(prediction, (height, 2 * height))
+    return lambda: call(prediction, (height, 2 * height))
 
 
 # ---- end to end -----------------------------------------------------------------------------------------------------
@@ -367,6 +398,54 @@ def timings(quick: bool, large: bool) -> dict[str, Any]:
     return out
 
 
+def failures(path: Path) -> None:
+    """A sheet of errors in log distance: what alignment and bending bring, and where they fail."""
+    size, limit = (256, 512), 0.15
+    rays = sphere.erp_rays(*size)
+
+    def error(prediction: Prediction, align: str, blend: str, scene: str) -> Any:
+        found = ours(align, blend)(prediction, size).double() if align in ALIGN else left_alone(prediction, size)
+        true = fusion_data.truth(scene, 0)(rays)
+        log = (found / true).log()
+        good = log.isfinite()
+        log = torch.where(good, log - log[good].median(), 0.0)
+        return colour_difference(log.numpy(), limit, good.numpy())
+
+    def left_alone(prediction: Prediction, size: Size) -> Tensor:
+        return BLEND["feather"](Identity()(prediction), size).distance[0].double()
+
+    hall = fusion_data.make("hall", "dct", 2, "disp", 0)
+    outlier = {views: fault("outlier view", views, 0)[0] for views in (12, 20)}
+    bent = fusion_data.make("room", "mix", 3, "dist", 0)
+    outdoors = fault("outdoors, affine + 3 % + 1 %", 20, 0)[0]
+    edges = fault("wrong edges", 20, 0)[0]
+    sheets = [
+        ("hall 2: alone", hall, "none", "feather", "hall"),
+        ("global, feather", hall, "global", "feather", "hall"),
+        ("grid, feather", hall, "grid", "feather", "hall"),
+        ("outlier of 12: global", outlier[12], "global", "feather", "room"),
+        ("grid, robust", outlier[12], "grid", "robust", "room"),
+        ("outlier of 20", outlier[20], "grid", "robust", "room"),
+        ("room 3: global", bent, "global", "feather", "room"),
+        ("grid, poisson", bent, "grid", "poisson", "room"),
+        ("wrong edges", edges, "grid", "poisson", "room"),
+        ("outdoors: alone", outdoors, "none", "feather", fusion_data.OUTDOORS),
+        ("global, feather", outdoors, "global", "feather", fusion_data.OUTDOORS),
+        ("grid, poisson", outdoors, "grid", "poisson", fusion_data.OUTDOORS),
+    ]
+    pictures = [labelled(error(*sheet), name) for name, *sheet in sheets]
+    rows = [np.concatenate(pictures[i : i + 3], axis=1) for i in range(0, len(pictures), 3)]
+    write = write_jpeg if path.suffix == ".jpg" else write_png
+    write(path, np.concatenate(rows))
+
+
+def labelled(picture: Any, text: str) -> Any:
+    """A picture with a line of text above it."""
+    line = np.full((24, picture.shape[1], 3), lettering.PAPER, np.uint8)
+    lettering.write(line, text, (6, 17))
+    return np.concatenate([line, picture])
+
+
 PARTS = ["families", "faults", "invariance", "timings", "end_to_end"]
 
 
@@ -376,18 +455,22 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a subset, for CI")
     parser.add_argument("--large", action="store_true", help="also time 8192x4096")
     parser.add_argument("--only", choices=PARTS, help="one part alone")
-    parser.add_argument("--seed", type=int, default=0, help="of the scenes of the families")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of the scenes of the families")
+    parser.add_argument("--picture", type=Path, help="only draw where fusion fails, to this file")
     parser.add_argument("--peer", action="append", default=[], metavar="MODULE:FUNCTION", help="an outside merger")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args()
     peers = {name: getattr(importlib.import_module(name.split(":")[0]), name.split(":")[1]) for name in options.peer}
+    if options.picture:
+        failures(options.picture)
+        return
     wanted = [options.only] if options.only else PARTS
     size = (256, 512)
     settings = {**{k: repr(v) for k, v in ALIGN.items()}, **{k: repr(v) for k, v in BLEND.items()}}
     results: dict[str, Any] = {"settings": settings}
     print(f"# Fusion of twenty views at {size[1]}x{size[0]}\n\n{measure.machine()}\n\n{settings}")
     if "families" in wanted:
-        cells = families(options.quick, peers, size, options.seed)
+        cells = families(options.quick, peers, size, options.seeds)
         results["families"], results["merit"] = cells, merit(cells)
         print("\n### Bent, noisy, blurred views: mean AbsRel in %\n\n" + family_table(cells) + "\n")
         for name, value in results["merit"].items():
@@ -395,7 +478,7 @@ def main() -> None:
     if "faults" in wanted:
         results["faults"] = faults(options.quick, peers, size, (0,) if options.quick else (0, 1, 2))
         print("\n### Single faults: AbsRel\n\n" + fault_table(results["faults"]))
-        print("\n### All of them: means\n\n" + method_table(results["faults"]))
+        print("\n### All of them: means\n\n" + method_table(results["faults"], 256 if options.quick else 512))
     if "invariance" in wanted:
         results["invariance"] = invariance()
         print("\n### What must not matter: largest relative change\n")

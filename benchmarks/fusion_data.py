@@ -1,10 +1,12 @@
 """Synthetic scenes and spoiled views for the fusion benchmark: everything is seeded, nothing is read from disk.
 
-Three scenes of boxes and spheres are ray-cast exactly. Each view is spoiled as a network would spoil it: blurred depth
-edges, a smooth bending of one of three families, correlated noise, outlier blobs, and the unknown scale (and shift).
+Three scenes of boxes and spheres are ray-cast exactly, and outdoor ones are worlds of the package, with sky. Each view
+is spoiled as a network would spoil it: blurred depth edges, a smooth bending of one of three families, correlated
+noise, outlier blobs, and the unknown scale (and shift).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,10 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from immersivedepth.data.synthetic import make_world
 from immersivedepth.geometry import icosahedron, pinhole
 from immersivedepth.scene import Kind, Prediction, Rig
 
 SCENES = {"room": (4.8, 5.5, 2.8, 7, 4), "hall": (15.0, 19.0, 6.1, 12, 8), "corridor": (2.3, 21.0, 2.7, 6, 3)}
+OUTDOORS = "outdoors"
+SKY = 1000.0  # metres that spoiled views say of the sky
 FAMILIES = ("dct", "grf", "mix")
 
 
@@ -119,11 +124,20 @@ def rays_of(rig: Rig) -> Tensor:  # [V, h, w, 3]
 
 
 @lru_cache(maxsize=4)
+def truth(scene: str, seed: int) -> Callable[[Tensor], Tensor]:
+    """Exact distance along rays [..., 3] -> [...]; infinite where there is sky."""
+    if scene == OUTDOORS:
+        world = make_world("outdoor", seed)
+        return lambda rays: world.trace(rays.float()).distance.double()
+    return Scene(scene, seed).distance
+
+
+@lru_cache(maxsize=4)
 def _true_distance(scene: str, seed: int, layout: str, resolution: int, tan: float) -> tuple[Rig, Tensor, Tensor]:
     rig = {"faces": faces, "corners": corners}[layout](resolution)
     rig = Rig(rig.rotation, rig.tan_half_fov * tan, resolution)
     rays = rays_of(rig)
-    return rig, Scene(scene, seed).distance(rays), rays.double().norm(dim=-1)
+    return rig, truth(scene, seed)(rays), rays.double().norm(dim=-1)
 
 
 def _blur(maps: Tensor, sigma: float) -> Tensor:  # [V, h, w]
@@ -212,8 +226,12 @@ def make(
     how = LEVELS[level] if isinstance(level, int) else level
     rig, distance, ratio = _true_distance(scene, seed, layout, resolution, tan)
     views, n = len(rig), resolution
-    g = torch.Generator().manual_seed(7919 * seed + 31 * FAMILIES.index(family) + sorted(SCENES).index(scene))
-    q = ratio / distance
+    g = torch.Generator().manual_seed(
+        7919 * seed + 31 * FAMILIES.index(family) + [*sorted(SCENES), OUTDOORS].index(scene)
+    )
+    sky = distance.isinf()
+    # Networks put the sky far away, and the segmentation of it is right.
+    q = ratio / torch.where(sky, SKY, distance)
     near_edge = edges(q.log(), 0.05, max(1, round(2 * how.edge)))
     if how.edge:
         q = torch.where(near_edge, _blur(q, how.edge), q)
@@ -232,4 +250,4 @@ def make(
         values, kind = scale * (q + shift * middle), Kind.AFFINE_DISPARITY
     else:
         values, kind = scale * ratio / q, Kind.SCALE_DISTANCE
-    return Prediction(values.float()[:, None], (kind,) * views, rig)
+    return Prediction(values.float()[:, None], (kind,) * views, rig, sky=sky[:, None] if bool(sky.any()) else None)

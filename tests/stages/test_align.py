@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from immersivedepth.checks import ConfigError
-from immersivedepth.geometry import fields, icosahedron, pinhole
+from immersivedepth.data.synthetic import make_world, render_rig
+from immersivedepth.geometry import directions, fields, icosahedron, pinhole
 from immersivedepth.scene import Aligned, Kind, Prediction, Rig
 from immersivedepth.stages.align import solver
 from immersivedepth.stages.align.anchors import Anchors
@@ -235,6 +236,19 @@ def test_a_flat_scene_does_not_tell_the_shift():
     )
     room = GlobalAffine()(_disparities(rig)).report["views"][0]["shift_std"]
     assert GlobalAffine()(flat).report["views"][0]["shift_std"] > 20 * room
+
+
+def test_views_that_fit_best_as_spheres_are_named():
+    # Six cube views of a bare hall: the lower one sees nothing but flat floor, which any shift fits well enough.
+    rig = Rig(pinhole.look_along(directions.cube_faces()), torch.full((6,), math.tan(math.radians(52.5))), 32)
+    disparity = 1 / render_rig(make_world("b1_hall"), rig, 0).depth
+    middle = disparity.flatten(1).median(1).values[:, None, None, None]
+    random = torch.Generator().manual_seed(0)
+    scale = torch.exp(0.5 * torch.randn(6, 1, 1, 1, generator=random))
+    spoiled = scale * (disparity + (torch.rand(6, 1, 1, 1, generator=random) - 0.5) * middle)
+    notes = GlobalAffine()(Prediction(spoiled, (Kind.AFFINE_DISPARITY,) * 6, rig)).report["notes"]
+    assert any("5] fit their neighbours best as spheres" in note for note in notes), notes
+    assert not any("as spheres" in note for note in GlobalAffine()(_disparities(_rig())).report["notes"])
 
 
 def test_gauge_is_the_geometric_mean_of_the_views_median_depths():

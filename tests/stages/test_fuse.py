@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from immersivedepth.checks import ConfigError
+from immersivedepth.config import build
 from immersivedepth.geometry import pinhole
 from immersivedepth.scene import Kind, Prediction, Rig
 from immersivedepth.stages.fuse.best_of import BestOf
@@ -120,3 +121,18 @@ def test_best_of_takes_the_surer_model_and_needs_confidence():
     torch.testing.assert_close(fused.confidence, sure)
     with pytest.raises(ConfigError, match="b give no confidence"):
         BestOf()({"a": _prediction(a, confidence=half), "b": _prediction(a)})
+
+
+def test_the_original_preset_weighs_its_two_networks_as_the_original_did(compose):
+    config = compose("experiment=seed_original")
+    assert set(config["predict"]) == {"omnidata_depth", "depth_anything_v2"}
+    fuse = build(config["fuse"])
+    assert isinstance(fuse, WeightedSum)
+    assert fuse.weights == {"omnidata_depth": 1.0, "depth_anything_v2": 0.4}
+    # Where the two disagree by d, the mean lies 0.4 / 1.4 of d away from the heavier.
+    low, high = _disparity(), _disparity()
+    high[..., :4] += 0.07
+    fused = fuse({"omnidata_depth": _prediction(low), "depth_anything_v2": _prediction(high)})
+    torch.testing.assert_close(
+        fused.values[..., :4] - low[..., :4], torch.full_like(low[..., :4], 0.02), rtol=0, atol=2e-3
+    )
