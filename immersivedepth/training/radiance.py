@@ -37,6 +37,7 @@ from .records import Records
 
 log = logging.getLogger(__name__)
 
+VIEW_ROWS = 256  # of views beside the panorama, and of pictures of the field; no more than the panorama has
 GEOMETRY, APPEARANCE = "geometry", "appearance"
 DILATION, EROSION = 5, 9  # pixels across, of the ellipses that clean the mask of what is visible
 
@@ -243,13 +244,15 @@ class Fit:
         images.write_png(self.folder / "1.png", frame.image.clamp(0, 1).cpu())
         images.write_png(self.folder / "1_distance.png", shown)
         drawn = torch.from_numpy(np.ascontiguousarray(shown)).permute(2, 0, 1).float() / 255
-        panels = {"panorama": self.source.image, "field": frame.image, "distance": drawn}
+        given = sphere.resize_erp(self.source.image, frame.image.shape[-2], frame.image.shape[-1])
+        panels = {"panorama": given, "field": frame.image, "distance": drawn}
         self.records.pictures(
             Position(self.position.epoch - 1, 0, self.position.step), {k: v.cpu()[None] for k, v in panels.items()}
         )
 
     def _camera(self) -> Camera:
-        return Camera("panorama", *self.source.distance.shape[-2:])
+        rows = min(VIEW_ROWS, self.source.distance.shape[-2])
+        return Camera("panorama", rows, 2 * rows)
 
     def _beside(self, number: int) -> Known:
         """A view beside the panorama: rendered, completed where no view shows it, and checked against all others."""

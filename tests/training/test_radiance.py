@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from immersivedepth.checks import ConfigError
+from immersivedepth.data import images
 from immersivedepth.data.synthetic import make_world
 from immersivedepth.data.synthetic.render import erp_maps
 from immersivedepth.render.field.hash import Hash
@@ -195,3 +196,21 @@ def test_a_small_budget_and_another_seed(fit, uninterrupted):
 def test_the_rate_rises_and_falls():
     rates = [Radiance().rate_at(share) for share in (0.0, 0.1, 0.2, 0.6, 1.0)]
     assert rates == pytest.approx([0.0, 0.005, 0.01, 0.00505, 1e-4])
+
+
+def test_large_panoramas_are_looked_at_in_the_size_of_views(fit, source, monkeypatch):
+    monkeypatch.setattr("immersivedepth.training.radiance.VIEW_ROWS", 16)
+    made = fit()
+    made(False)
+    assert made.pool.views[0].image.shape == (3, 32, 64)
+    assert made.pool.views[1].image.shape == (3, 16, 32)
+    assert images.read_image(made.folder / "1.png").image.shape == (3, 16, 32)
+
+
+def test_anchors_stand_in_the_room(fit, source):
+    made = fit(settings=replace(TINY, anchors=CirclePoseSampler()))
+    poses = made._poses()
+    assert len(poses) == 24
+    world = make_world("room", seed=0)
+    places = torch.stack([pose.position for pose in poses])
+    assert (world.clearance(world.position + places @ world.rotation.T) > 0).all()

@@ -135,7 +135,7 @@ class MarchedField(Field):
         rays = sphere.erp_rays(rows, columns, distance.device)
         uv = sphere.rays_to_erp(rays)
         reach = sphere.sample_erp(distance, uv, "nearest")[..., 0]
-        colour = sphere.sample_erp(image, uv)
+        colour = sphere.resize_erp(image, rows, columns).permute(1, 2, 0)  # means over cells of larger pictures
         facing = sphere.sample_erp(normal, uv, "nearest")
         known = reach > 0
         cosine = (facing * rays).sum(-1).abs().clamp(STEEPEST, 1)
