@@ -28,6 +28,11 @@ CSS = """
 .said.bad { border-left: 4px solid #c0392b; padding-left: .6rem; }
 .facts th { text-align: left; padding-right: 1.2rem; font-weight: 600; vertical-align: top; }
 .facts td, .facts th { padding-top: .15rem; padding-bottom: .15rem; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 22rem), 1fr)); gap: 1rem; }
+.pictures figure { margin: 0; }
+.pictures img { width: 100%; }
+body:not(.dark) .value.string { color: #8a3b12 !important; }
+body:not(.dark) button[role="tab"].selected { color: var(--primary-700) !important; }
 footer { display: none !important; }
 """
 INTRO = (
@@ -115,13 +120,13 @@ class Page:
             with gr.Tab("Slider"):
                 found["slider"] = gr.ImageSlider(label="Panorama and distance", type="filepath", interactive=False)
             with gr.Tab("Pictures"):
-                found["pictures"] = gr.Gallery(label="Pictures", columns=2, object_fit="contain", interactive=False)
+                found["pictures"] = gr.HTML()
             with gr.Tab("3D"):
                 found["inside"] = gr.HTML()
                 gr.Markdown("Drag: turn. Arrow keys or W A S D: walk, Q and E: down and up. Wheel: zoom.")
             with gr.Tab("Film"):
                 found["shoot"] = gr.Button("Make a film from within", interactive=False)
-                found["film"] = gr.Video(label="Once around", interactive=False)
+                found["film"] = gr.Video(label="Once around", interactive=False, visible=False)
             with gr.Tab("Quality"):
                 found["table"] = gr.HTML()
                 found["quality"] = gr.JSON(label="All figures", open=False)
@@ -129,8 +134,8 @@ class Page:
                 found["archive"] = gr.File(label="Everything in one archive", interactive=False)
                 found["files"] = gr.File(label="Single files", file_count="multiple", interactive=False)
             with gr.Tab("Command line"):
-                found["command"] = gr.Code(
-                    label="The same run on the command line", language="shell", interactive=False
+                found["command"] = gr.Textbox(
+                    label="The same run on the command line", lines=14, interactive=False, buttons=["copy"]
                 )
         found["job"] = gr.State("")
         return found
@@ -403,14 +408,15 @@ class Page:
         images.write_png(right, shown)
         return showing.words(words), (str(left), str(right)), [str(path) for path in files]
 
-    def _film(self, name: str, request: gr.Request, progress: Any = _PROGRESS) -> str:
+    def _film(self, name: str, request: gr.Request, progress: Any = _PROGRESS) -> Any:
         job = self.keeper.of(str(request.session_hash), name)
         try:
             if job is None:
                 raise InputError("The result is no longer there: run it again first.")
             job.cancelled.clear()
             with _running(job):
-                return str(self.worker.film(job, lambda news: progress(news.share, desc=news.words)))
+                film = self.worker.film(job, lambda news: progress(news.share, desc=news.words))
+            return gr.update(value=str(film), visible=True)
         except Exception as error:
             raise self._refused(error) from None
 

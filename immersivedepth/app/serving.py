@@ -43,6 +43,7 @@ class Demo:
 
         self.page = Page(config, app, self.keeper)
         self.blocks = self.page.blocks()
+        # Fonts of the visitor's own system, and colours that can be told apart by most eyes.
         fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}
         try:
             self.blocks.launch(
@@ -54,7 +55,14 @@ class Demo:
                 ssr_mode=False,
                 show_error=True,
                 max_file_size=app.upload_mb * 2**20,
-                theme=gr.themes.Default(**fonts),
+                theme=gr.themes.Default(primary_hue="indigo", **fonts).set(
+                    button_primary_background_fill="*primary_600",
+                    button_primary_background_fill_hover="*primary_700",
+                    button_primary_background_fill_dark="*primary_600",
+                    button_cancel_background_fill="*neutral_700",
+                    button_cancel_background_fill_hover="*neutral_800",
+                    button_cancel_background_fill_dark="*neutral_700",
+                ),
                 css=CSS,
                 footer_links=[],
                 app_kwargs={"middleware": [Middleware(BaseHTTPMiddleware, dispatch=guard)]},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from ..data import images
 from ..scene import Geometry, Panorama
@@ -52,10 +53,16 @@ def pair(panorama: Panorama, geometry: Geometry, folder: Path, colours: ColourMa
     return str(left), str(right)
 
 
-def pictures(result: Result) -> list[tuple[str, str]]:
-    """Files and captions of the gallery."""
+def pictures(result: Result) -> str:
+    """The main pictures with what they show; the address is relative, so that it holds behind any proxy."""
     by_name = {path.name: path for path in result.files}
-    return [(str(by_name[name]), caption) for name, caption in _PICTURES.items() if name in by_name]
+    figures = [
+        f'<figure><img loading="lazy" alt="" src="gradio_api/file={quote(str(by_name[name]))}">'
+        f"<figcaption>{caption}</figcaption></figure>"
+        for name, caption in _PICTURES.items()
+        if name in by_name
+    ]
+    return f"<div class='pictures'>{''.join(figures)}</div>"
 
 
 def table(result: Result) -> str:

@@ -1,6 +1,7 @@
 """The page in a real browser: a visitor uploads, runs, looks around, and takes the files home."""
 
 import math
+import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -15,6 +16,15 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore:::gradio", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
+
+
+def of_npm(name):
+    """The folder of a package that someone installed."""
+    roots = [
+        Path(__file__).parents[2] / "node_modules",
+        *map(Path, filter(None, os.environ.get("NODE_PATH", "").split(os.pathsep))),
+    ]
+    return next((root / name for root in roots if (root / name / "package.json").is_file()), None)
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +157,8 @@ def test_the_room_stands_in_3d(visit):
     visit.tab("3D")
     view = visit.page.locator("iframe").filter(visible=True).first
     view.wait_for()
-    inner = next(f for f in visit.page.frames if f.parent_frame and f.evaluate("'inside' in window"))
+    inner = view.element_handle().content_frame()
+    inner.wait_for_selector("body[data-ready=yes]", timeout=60_000)
     shown = {}
     for kind in ("mesh", "points", "splats"):
         inner.get_by_role("button", name=kind).click()
@@ -181,7 +192,11 @@ def test_everything_can_be_taken_home(visit, tmp_path):
     visit.tab("Quality")
     visit.page.get_by_text("Can be trusted").first.wait_for()
     visit.tab("Command line")
-    assert "predict=[oracle]" in visit.page.locator(".cm-content").filter(visible=True).first.inner_text()
+    assert "predict=[oracle]" in visit.page.locator("textarea").filter(visible=True).first.input_value()
+    visit.tab("Pictures")
+    visit.page.get_by_text("Things told apart").filter(visible=True).first.wait_for()
+    loaded = "[...document.querySelectorAll('.pictures img')].map(i => i.complete && i.naturalWidth)"
+    visit.page.wait_for_function(f"{loaded}.slice(0, 2).every(Boolean)")
 
 
 def test_a_bad_upload_is_met_with_a_sentence(browser, demo, shots, tmp_path):
@@ -200,3 +215,69 @@ def test_a_bad_upload_is_met_with_a_sentence(browser, demo, shots, tmp_path):
     visit.page.get_by_role("button", name="Treat it as a plain picture").click()
     visit.page.get_by_role("tab", name="Plain picture", selected=True).wait_for()
     visit.page.close()
+
+
+def test_a_run_can_be_stopped(browser, demo, shots, sample):
+    visit = Visit(browser, demo, shots)
+    visit.upload(sample)
+    visit.said("2048 x 1024 pixels")
+    visit.run()
+    visit.said(" %: ")
+    visit.page.get_by_role("button", name="Stop").first.click()
+    visit.said("Stopped.", timeout=30_000)
+    visit.page.wait_for_timeout(1500)
+    assert not visit.page.get_by_text("Done in").count()
+    visit.page.close()
+
+
+def test_who_closes_the_page_leaves_nothing(browser, demo, shots, sample, quick):
+    visit = Visit(browser, demo, shots)
+    before = set((demo.keeper.folder / "jobs").iterdir()) if (demo.keeper.folder / "jobs").exists() else set()
+    visit.upload(sample)
+    visit.said("2048 x 1024 pixels")
+    visit.choose("Resolution", quick[1])
+    visit.run()
+    visit.said("Done in")
+    (mine,) = set((demo.keeper.folder / "jobs").iterdir()) - before
+    visit.page.goto("about:blank")
+    for _ in range(60):
+        visit.page.wait_for_timeout(500)
+        if not mine.exists():
+            break
+    assert not mine.exists()
+    visit.page.close()
+
+
+def test_a_film_is_made(visit):
+    visit.tab("Film")
+    visit.page.get_by_role("button", name="Make a film from within").first.click()
+    video = visit.page.locator("video").filter(visible=True).first
+    video.wait_for(timeout=120_000)
+    assert "video.mp4" in video.get_attribute("src")
+    visit.picture(visit.page.locator("body"), "film")
+
+
+def test_on_a_phone_nothing_sticks_out(browser, demo, shots, sample):
+    visit = Visit(browser, demo, shots, width=390, height=844)
+    visit.upload(sample)
+    visit.said("2048 x 1024 pixels")
+    visit.page.screenshot(path=str(shots / "phone.png"), full_page=True)
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert visit.page.locator("iframe").first.bounding_box()["width"] > 250
+    visit.page.close()
+
+
+def test_axe_finds_nothing_serious(visit):
+    """`npm install axe-core` in the checkout or on NODE_PATH turns this on."""
+    axe = of_npm("axe-core")
+    if axe is None:
+        pytest.skip("the npm package axe-core is not installed")
+    code, serious = (axe / "axe.min.js").read_text(), []
+    for tab in ("Look around", "Slider", "Pictures", "3D", "Film", "Quality", "Files", "Command line"):
+        visit.tab(tab)
+        visit.page.wait_for_timeout(300)
+        visit.page.evaluate(code)
+        for found in visit.page.evaluate("axe.run(document, {iframes: false}).then(r => r.violations)"):
+            if found["impact"] in ("serious", "critical"):
+                serious.append((tab, found["id"], [node["html"][:160] for node in found["nodes"]][:3]))
+    assert not serious

@@ -1110,3 +1110,24 @@ def test_png_with_alpha(tmp_path):
     assert found.mask.equal(alpha > 0)
     with pytest.raises(ValueError, match="one alpha of their size"):
         images.write_png(tmp_path / "b.png", colour, alpha=alpha[:, :2])
+
+
+def test_heic_with_its_extra(tmp_path):
+    heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+
+    ramp = np.zeros((32, 64, 3), np.uint8)
+    ramp[..., 0], ramp[..., 1] = np.arange(64) * 4, np.arange(32)[:, None] * 8
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn to the right makes it upright
+    stored = Image.fromarray(np.rot90(ramp).copy())
+    heif.from_pillow(stored).save(tmp_path / "turned.heic", quality=-1, exif=exif.tobytes())
+    found = images.read_image(tmp_path / "turned.heic").image.permute(1, 2, 0).numpy()
+    assert found.shape == ramp.shape
+    assert np.abs(found.astype(int) - ramp).max() < 12
+    data = (tmp_path / "turned.heic").read_bytes()
+    with pytest.raises(InputError, match="limit"):
+        images.read_image(tmp_path / "turned.heic", max_size=(32, 16))
+    for keep in (20, 200, len(data) // 2, len(data) - 20):
+        (tmp_path / "cut.heic").write_bytes(data[:keep])
+        with pytest.raises(InputError, match="HEIC"):
+            images.read_image(tmp_path / "cut.heic")

@@ -126,6 +126,18 @@ def _decode_webp(source: Source) -> Decoded:
         return decoded
 
 
+def _decode_heic(source: Source) -> Decoded:
+    import pillow_heif
+
+    source.handle.seek(0)
+    heif = pillow_heif.open_heif(source.handle, convert_hdr_to_8bit=True)
+    source.check_size(*heif.size)  # only the headers have been read
+    picture = heif.to_pillow()
+    decoded = _decode_pillow(picture)
+    decoded.orientation = 1  # the library has turned it already
+    return decoded
+
+
 def _decode_bmp(source: Source) -> Decoded:
     from PIL import BmpImagePlugin
 
@@ -403,6 +415,7 @@ PICTURES: dict[str, Callable[[Source], Decoded]] = {
     "JPEG": _decode_jpeg,
     "TIFF": _decode_tiff,
     "WEBP": _decode_webp,
+    "HEIC": _decode_heic,
     "BMP": _decode_bmp,
     "HDR": _decode_hdr,
     "EXR": _decode_exr,

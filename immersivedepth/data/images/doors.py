@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib.util
 import os
 import stat
 from collections.abc import Iterator
@@ -14,7 +15,23 @@ from typing import BinaryIO
 from ...checks import InputError, ResourceError
 
 MAX_SIZE = (16384, 8192)  # width and height; the product counts
-SUFFIXES = (".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".webp", ".bmp", ".hdr", ".pic", ".exr", ".npy", ".pfm")
+SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".tif",
+    ".tiff",
+    ".webp",
+    ".bmp",
+    ".hdr",
+    ".pic",
+    ".exr",
+    ".npy",
+    ".pfm",
+    ".heic",
+    ".heif",
+)
 READABLE = "PNG, JPEG, TIFF, WebP, BMP, HDR, EXR, NPY or PFM"
 
 _FORMATS: tuple[tuple[bytes, str], ...] = (
@@ -177,7 +194,12 @@ def _sniff(path: Path, head: bytes, length: int) -> str:
         found = "filled with zeros, as after a broken copy"
     elif head[4:8] == b"ftyp":
         brand = _ISO_BRANDS.get(head[8:12])
-        found = f"a {brand} picture: convert it to PNG or JPEG" if brand else "an MP4 video: take a frame out as PNG"
+        if brand == "HEIC" and importlib.util.find_spec("pillow_heif"):
+            return brand
+        extra = ", or install immersivedepth[heic]" if brand == "HEIC" else ""
+        found = (
+            f"a {brand} picture: convert it to PNG or JPEG{extra}" if brand else "an MP4 video: take a frame out as PNG"
+        )
     elif head[4:12] == b"JXL \r\n\x87\n":
         found = "a JPEG XL picture: convert it to PNG or JPEG"
     else:
