@@ -280,6 +280,7 @@ class Fit:
             good &= ~view.hides(points, self.settings.slack * 2)
         distances = self.source.distance[self.source.distance.isfinite() & (self.source.distance > 0)]
         good &= distance[0] > self.settings.least_distance * float(distances.median())
+        good &= points.norm(dim=-1) <= float(distances.max())  # beyond, only the sky went on
         self._draw(number, frame.image, image, unseen, good)
         return Known.of(place, image, distance, good[None])
 
