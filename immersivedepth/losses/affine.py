@@ -48,6 +48,23 @@ def ssi_mse(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     return _mean(residual, valid)
 
 
+def relative_mae(prediction: Tensor, target: Tensor, valid: Tensor, least: float, floor: float = 0.5) -> Tensor:
+    """Mean absolute difference after the best scale and shift, over the target plus a share of its mean.
+
+    For disparity this is nearly the relative error of distance; unlike `ssi_mae` it does not blow up the noise of a
+    view of one flat wall, whose values hardly spread.
+    """
+    residual = (aligned(prediction, target, valid) - torch.where(valid, target, 0.0)).abs()
+    return _mean(residual / relative_to(target, valid, least, floor), valid)
+
+
+def relative_to(target: Tensor, valid: Tensor, least: float, floor: float = 0.5) -> Tensor:
+    """The target plus a share of the mean of each image, but no less than `least`: what an error is measured by."""
+    known = torch.where(valid, target, 0.0)
+    mean = known.sum((-3, -2, -1), keepdim=True) / valid.sum((-3, -2, -1), keepdim=True).clamp_min(1)
+    return (known + floor * mean).clamp_min(least)
+
+
 def gradient_term(prediction: Tensor, target: Tensor, valid: Tensor, scales: int = SCALES) -> Tensor:
     """How much the residual after the best scale and shift changes from pixel to pixel, summed over scales.
 

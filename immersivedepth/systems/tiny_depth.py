@@ -1,0 +1,122 @@
+"""The small networks that come with the package: disparity of single views, learnt from synthetic worlds alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..checks import ConfigError
+from ..data.rendered_views import RenderedViews
+from ..data.samples import Batch, Samples, Stream
+from ..losses import affine
+from ..metrics import depth as metrics
+from ..training import Share, Split, System
+from ..visual.colours import colour_map
+
+if TYPE_CHECKING:
+    from depth_anything_v2 import DepthAnythingV2
+
+_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # both families read pictures so
+_FAR = 1 / 200.0  # disparity in 1/m below which a fitted value counts as 200 m
+_LEAST = 0.02  # disparity in 1/m that errors are at least measured by: views of nothing but sky have none
+
+
+@dataclass(kw_only=True)
+class TinyDepth(System):
+    """Disparity up to an affine map; sky is 0."""
+
+    model: Literal["vitt", "midas_tiny"] = "vitt"
+    gradients: float = 0.5  # weight of the gradients of what is left
+    anchor: float = 0.1  # weight of the same error without a fit, which keeps the views near one common scale
+
+    def net(self) -> nn.Module:
+        """The network, drawn from torch's seeded random numbers."""
+        if self.model == "midas_tiny":
+            from midas import create
+
+            return create("midas_tiny", int(torch.randint(2**31, (1,))))
+        from depth_anything_v2 import DepthAnythingV2
+
+        net = DepthAnythingV2("vitt")
+        with torch.no_grad():
+            _flat_start(net)
+        return net
+
+    def data(self, dataset: Any, split: Split) -> Samples | Stream | None:
+        """Views that are rendered on the way."""
+        if not isinstance(dataset, RenderedViews):
+            raise ConfigError("system=tiny_depth reads dataset=rendered_views; leave dataset to it")
+        return dataset.stream() if split == "train" else dataset.fixed()
+
+    def parameters(self, net: nn.Module) -> Iterable[Any]:
+        """Matrices decay, biases and norms do not."""
+        wanted = [p for p in net.parameters() if p.requires_grad]
+        return [
+            {"params": [p for p in wanted if p.ndim > 1]},
+            {"params": [p for p in wanted if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+
+    def forward(self, net: nn.Module, batch: Batch) -> Any:
+        """Disparity [B, 1, h, w]."""
+        image = batch["image"]
+        mean, std = (image.new_tensor(v).view(3, 1, 1) for v in (_MEAN, _STD))
+        side = image.shape[-1]
+        multiple = 14 if self.model == "vitt" else 32
+        if side % multiple:
+            raise ConfigError(f"dataset.size={side}: {self.model} takes multiples of {multiple}")
+        return net((image - mean) / std)[:, None].float()
+
+    def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        """Errors of disparity relative to the disparity itself, their gradients, and the anchor."""
+        target = batch["disparity"]
+        everywhere = torch.ones_like(batch["sky"])
+        scale = affine.relative_to(target, everywhere, _LEAST)
+        mean = target.mean((-3, -2, -1), keepdim=True).clamp_min(_LEAST)
+        return {
+            "values": affine.relative_mae(outputs, target, everywhere, _LEAST),
+            "gradients": self.gradients * affine.gradient_term(outputs, target / mean, everywhere),
+            "anchor": self.anchor * ((outputs - target).abs() / scale).mean(),
+        }
+
+    def metrics(self, outputs: Any, batch: Batch) -> dict[str, Share]:
+        """Figures of depth after the best scale and shift of each view, where there is no sky."""
+        valid = ~batch["sky"]
+        fitted = affine.aligned(outputs, batch["disparity"], valid)
+        return metrics.standard(1 / fitted.clamp_min(_FAR), batch["depth"], valid)
+
+    def summary(self, means: dict[str, float]) -> dict[str, float]:
+        """Roots of the mean squares."""
+        return metrics.rooted(means)
+
+    def panels(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
+        """Picture, truth and result."""
+        target = batch["disparity"]
+        fitted = affine.aligned(outputs, target, torch.ones_like(batch["sky"]))
+        top = target.amax((-3, -2, -1), keepdim=True).clamp_min(1e-4)
+        shown = {"truth": target, "found": fitted}
+        return {"picture": batch["image"], **{name: _coloured(v / top) for name, v in shown.items()}}
+
+
+def _flat_start(net: DepthAnythingV2) -> None:
+    """Positions begin as waves, and the last bias where the rectifier behind it lets gradients through."""
+    table = net.pretrained.pos_embed
+    side, width = round((table.shape[1] - 1) ** 0.5), table.shape[2]
+    at = torch.linspace(0, 1, side)
+    octave = 2.0 ** torch.linspace(0, 4, width // 4)
+    waves = torch.cat([(torch.pi * at[:, None] * octave).sin(), (torch.pi * at[:, None] * octave).cos()], -1)
+    half = waves.shape[-1]
+    grid = torch.cat([waves[:, None].expand(side, side, half), waves[None].expand(side, side, half)], -1)
+    table.zero_()
+    table[0, 1:, : grid.shape[-1]] = 0.5 * grid.reshape(side * side, -1)
+    last = [m for m in net.depth_head.modules() if isinstance(m, nn.Conv2d)][-1]
+    assert last.bias is not None
+    last.bias.fill_(0.3)
+
+
+def _coloured(shares: Tensor) -> Tensor:  # [B, 1, h, w] -> [B, 3, h, w]
+    flat = shares[:, 0].detach().float().cpu().clamp(0, 1).numpy()
+    return torch.stack([torch.from_numpy(colour_map(s).copy()).movedim(-1, 0) for s in flat]).float() / 255
