@@ -34,8 +34,8 @@ class Job:
 class Keeper:
     """All runs that are kept, below one folder of this process."""
 
-    def __init__(self, home: str | None, keep_minutes: float) -> None:
-        self.keep = 60 * keep_minutes
+    def __init__(self, home: str | None, keep_minutes: float, grace: float = 10.0) -> None:
+        self.keep, self.grace = 60 * keep_minutes, grace
         parent = Path(home).expanduser() if home else Path(tempfile.gettempdir())
         try:
             parent.mkdir(parents=True, exist_ok=True)
@@ -66,12 +66,18 @@ class Keeper:
     def leave(self, session: str) -> None:
         """The visitor is gone: stop the runs and take everything away."""
         self.cancel(session)
-        self._drop(lambda job: job.session == session)
+        # A file may just be on its way to a visitor whose connection broke for a moment.
+        soon = time.monotonic() - self.keep + self.grace
+        with self._lock:
+            for job in self.jobs:
+                if job.session == session:
+                    job.started = min(job.started, soon)
+        self.sweep()
 
     def sweep(self) -> None:
         """Take away what is older than it is kept."""
         now = time.monotonic()
-        self._drop(lambda job: now - job.started > self.keep)
+        self._drop(lambda job: now - job.started >= self.keep)
 
     def of(self, session: str, name: str) -> Job | None:
         """A visitor's own run by the name of its folder, if it is still kept."""
@@ -88,10 +94,6 @@ class Keeper:
         with self._lock:
             gone = [job for job in self.jobs if goes(job) and not job.running]
             self.jobs = [job for job in self.jobs if job not in gone]
-            for job in self.jobs:
-                if goes(job):
-                    job.session = ""  # still running: it goes with the next sweep
-                    job.started = float("-inf")
         for job in gone:
             shutil.rmtree(job.folder, ignore_errors=True)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import html
 import queue
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -42,6 +43,20 @@ INTRO = (
 _RUNS = "runs"  # one at a time
 _LOOKS = "looks"  # previews, beside the runs
 _PROGRESS, _TRACKED = gr.Progress(), gr.Progress(track_tqdm=True)
+
+
+def _upload(label: str, height: int) -> Any:
+    """A place to drop a file; where a program gives an address instead, nothing is fetched from there."""
+    place = gr.File(label=label, file_types=KINDS, type="filepath", height=height)
+    move = place.async_move_resource_to_block_cache
+
+    async def careful(path: Any) -> Any:
+        if re.match(r"\s*[a-z]+://", str(path), re.IGNORECASE):
+            raise gr.Error("Upload a file; addresses are not followed.", print_exception=False)
+        return await move(path)
+
+    place.async_move_resource_to_block_cache = careful
+    return place
 
 
 class Page:
@@ -86,10 +101,12 @@ class Page:
                 [(n.label, n.name) for n in here.values()], value=_default(here), label="Networks"
             )
             with gr.Row():
-                size = gr.Dropdown(list(choices.SIZES), value=list(choices.SIZES)[1], label="Resolution")
+                size = gr.Dropdown(list(choices.SIZES), value=list(choices.SIZES)[1], label="Resolution", min_width=260)
                 colours = gr.Dropdown(list(choices.COLOURS), value=choices.COLOURS[0], label="Colours")
             with gr.Row():
-                alignment = gr.Dropdown(list(choices.ALIGNMENTS), value=list(choices.ALIGNMENTS)[0], label="Alignment")
+                alignment = gr.Dropdown(
+                    list(choices.ALIGNMENTS), value=list(choices.ALIGNMENTS)[0], label="Alignment", min_width=260
+                )
                 refinement = gr.Dropdown(list(choices.REFINEMENTS), value="none", label="Refinement")
         self._fetching(networks)
         return [networks, size, alignment, refinement, colours]
@@ -143,7 +160,7 @@ class Page:
     def _panorama_tab(self) -> dict[str, Any]:
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
-                file = gr.File(label="Panorama", file_types=KINDS, type="filepath", height=150)
+                file = _upload("Panorama", 150)
                 gr.Examples([[str(path)] for path in samples()], file, label="Samples")
                 treat = gr.Button("Treat it as a plain picture", visible=False)
                 chosen = self._choices()
@@ -193,8 +210,8 @@ class Page:
                         "Stereo needs a trained network, and this server has none: start it with "
                         "`app.stereo_weights=<checkpoint of system=stereo_3d60>`."
                     )
-                left = gr.File(label="Left (or lower) panorama", file_types=KINDS, type="filepath", height=120)
-                right = gr.File(label="Right (or upper) panorama", file_types=KINDS, type="filepath", height=120)
+                left = _upload("Left (or lower) panorama", 120)
+                right = _upload("Right (or upper) panorama", 120)
                 side = gr.Radio(["right", "up"], value="right", label="Where the second camera stands")
                 baseline = gr.Number(0.26, label="Metres between the cameras", minimum=0.001, maximum=100)
                 colours = gr.Dropdown(list(choices.COLOURS), value=choices.COLOURS[0], label="Colours")
@@ -219,7 +236,7 @@ class Page:
         here = {k: n for k, n in choices.present(self.app, self.weights).items() if k != choices.ORACLE}
         with gr.Row():
             with gr.Column(scale=1, min_width=300):
-                file = gr.File(label="Picture", file_types=KINDS, type="filepath", height=150)
+                file = _upload("Picture", 150)
                 if not here:
                     gr.Markdown("No network is present on this server: fetch one under *More networks* first.")
                 network = gr.Dropdown(
@@ -243,7 +260,7 @@ class Page:
 
     def _sweeping(self, page: gr.Blocks) -> None:
         """Old results go, whether or not anybody comes."""
-        pause = min(60.0, max(0.5, self.keeper.keep / 4))
+        pause = min(5.0, max(0.5, self.keeper.keep / 4))
         self.ended = threading.Event()
 
         def sweep() -> None:
@@ -443,7 +460,7 @@ class Page:
 
     def _stop(self, request: gr.Request) -> str:
         stopped = self.keeper.cancel(str(request.session_hash))
-        return showing.words("Stopped." if stopped else "Nothing was running.")
+        return showing.words("Stopped." if stopped else "Nothing of yours runs or waits any more.")
 
     def _left(self, request: gr.Request) -> None:
         self.keeper.leave(str(request.session_hash))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from typing import Any
+from urllib.parse import unquote
 
 from ..checks import ResourceError
 from ..config import build
@@ -17,6 +19,8 @@ POLICY = (
     "style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; object-src 'none'; base-uri 'self'"
 )
 
+HEADERS = {"content-security-policy": POLICY, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+
 
 class Demo:
     """The served page; it ends with the block that it is used in."""
@@ -28,18 +32,9 @@ class Demo:
         os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
         os.environ["GRADIO_TEMP_DIR"] = str(self.keeper.folder)  # uploads lie there, and nothing else is served
         import gradio as gr
-        from fastapi import Request, Response
         from starlette.middleware import Middleware
-        from starlette.middleware.base import BaseHTTPMiddleware
 
         from .page import CSS, Page
-
-        async def guard(request: Request, call_next: Any) -> Response:
-            response: Response = await call_next(request)
-            response.headers["Content-Security-Policy"] = POLICY
-            response.headers["X-Content-Type-Options"] = "nosniff"
-            response.headers["Referrer-Policy"] = "no-referrer"
-            return response
 
         self.page = Page(config, app, self.keeper)
         self.blocks = self.page.blocks()
@@ -65,7 +60,7 @@ class Demo:
                 ),
                 css=CSS,
                 footer_links=[],
-                app_kwargs={"middleware": [Middleware(BaseHTTPMiddleware, dispatch=guard)]},
+                app_kwargs={"middleware": [Middleware(Guard)]},
             )
         except OSError as error:
             self.close()
@@ -98,6 +93,32 @@ class Demo:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class Guard:
+    """Adds what the browser must know to every answer, and answers no question for another host's files."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http" and _names_an_address(scope["path"]):  # gradio would fetch it and hand it on
+            await send({"type": "http.response.start", "status": 404, "headers": []})
+            await send({"type": "http.response.body", "body": b""})
+            return
+
+        async def tell(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                headers = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                message = {**message, "headers": [*message.get("headers", ()), *headers]}
+            await send(message)
+
+        await self.app(scope, receive, tell)
+
+
+def _names_an_address(path: str) -> bool:
+    """Whether a file is asked for by an address of another host."""
+    return bool(re.search(r"(file|proxy)=\s*[a-z]+:", unquote(unquote(path)), re.IGNORECASE))
 
 
 def _free(host: str) -> int:

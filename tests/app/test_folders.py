@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -10,7 +11,7 @@ from immersivedepth.checks import ResourceError
 
 @pytest.fixture
 def keeper(tmp_path):
-    found = Keeper(str(tmp_path), keep_minutes=0.01)
+    found = Keeper(str(tmp_path), keep_minutes=0.01, grace=0.0)
     yield found
     found.close()
 
@@ -37,6 +38,19 @@ def test_who_leaves_takes_everything_along(keeper):
     keeper.sweep()
     assert not busy.folder.exists()
     assert other.folder.exists()
+
+
+def test_a_file_on_its_way_is_not_taken_away(tmp_path):
+    keeper = Keeper(str(tmp_path), keep_minutes=60)
+    job = keeper.open("me")
+    job.running = False
+    keeper.leave("me")
+    assert job.folder.exists()
+    assert job.started < time.monotonic() - keeper.keep + keeper.grace + 0.1
+    job.started -= keeper.grace
+    keeper.sweep()
+    assert not job.folder.exists()
+    keeper.close()
 
 
 def test_old_results_go(keeper):

@@ -13,6 +13,7 @@ from immersivedepth.app import choices
 from immersivedepth.app.folders import Keeper
 from immersivedepth.app.settings import App
 from immersivedepth.app.work import Cancelled, Worker, look_at
+from immersivedepth.config import build
 from immersivedepth.nets.residual_unet import ResidualUNet
 from immersivedepth.scene import Kind, Prediction
 
@@ -105,6 +106,26 @@ def test_a_stopped_run_ends_between_two_batches(worker, app, job, sample):
         worker.estimate(sample, lines, job, tell)
     assert told[-1].endswith("view 5 of 20")
     assert not (job.folder / "results").exists()
+
+
+def test_a_stereo_pair_becomes_a_result_and_a_film(compose, compose_once, tmp_path, job):
+    system = build(compose("mode=predict", "system=stereo_3d60")["system"], "system")
+    torch.manual_seed(0)
+    torch.save(system.net().state_dict(), tmp_path / "psm.pt")
+    worker = Worker(compose_once, App(stereo_weights=str(tmp_path / "psm.pt")))
+    left, right = (tmp_path / name / "pano.png" for name in "lr")  # of one name, as cameras give them
+    for path in (left, right):
+        path.parent.mkdir()
+        cv2.imwrite(str(path), np.random.default_rng(0).integers(0, 255, (64, 128, 3), np.uint8))
+    given = ["dataset.side=right", "dataset.baseline=0.26", "export=[arrays,preview]"]
+    told = []
+    result = worker.stereo(left, right, given, job, lambda news: told.append(news.words))
+    assert result.geometry.metric
+    assert result.geometry.distance.shape == (1, 64, 128)
+    assert "matching the two pictures" in told
+    job.cancelled.set()
+    with pytest.raises(Cancelled):
+        worker.film(job, told.append)
 
 
 @pytest.mark.slow

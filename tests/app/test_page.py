@@ -165,6 +165,9 @@ def test_paths_of_the_server_are_no_uploads(demo, quick, sample):
         "gradio_api/file={folder}/jobs",
         "gradio_api/file={folder}/jobs/../../x",
         "gradio_api/file=http://127.0.0.1:{port}/config",
+        "gradio_api/file=https://example.com/a.png",
+        "gradio_api/file=%68ttps://example.com/a.png",
+        "gradio_api/proxy=https://example.com/a.png",
     ],
 )
 def test_nothing_else_can_be_read(demo, path):
@@ -191,6 +194,22 @@ def test_the_browser_is_told_to_ask_nobody_else(demo):
     assert "fonts.googleapis" not in text
 
 
+def test_addresses_are_not_followed(demo, quick, monkeypatch):
+    import socket
+
+    asked, real = [], socket.getaddrinfo
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *rest, **more: asked.append(host) or real(host, *rest, **more)
+    )
+    for key in ("path", "url"):
+        address = "https://example.com/a.png"
+        data = {"path": address, key: address, "meta": {"_type": "gradio.FileData"}, "orig_name": "a.png"}
+        assert "event: error" in raw(demo, "estimate", [data, *quick])
+    with pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"{demo.address}/gradio_api/file=https://example.com/a.png", timeout=20)
+    assert not [host for host in asked if "example" in str(host)]
+
+
 def test_stereo_and_plain_say_what_is_missing(client, given, sample):
     picture = given(str(sample))
     assert "trained network" in refusal(lambda: client.predict(picture, picture, api_name="/stereo"))
@@ -200,3 +219,27 @@ def test_stereo_and_plain_say_what_is_missing(client, given, sample):
 def test_fetching_asks_for_consent_first(client):
     line, _ = client.predict("depth_anything_v2_vits", False, [], api_name="/fetch")
     assert "agree to it first" in str(line)
+
+
+def test_what_was_fetched_can_be_chosen(demo, client, monkeypatch, request):
+    """The door to weights fetches and verifies (its own tests say so); here a file appears where it puts it."""
+    from immersivedepth.app import page
+    from immersivedepth.checks import WeightsError
+    from immersivedepth.weights import REGISTRY
+
+    def arrives(name, settings):
+        path = Path(settings.folder) / REGISTRY[name].file
+        path.touch()
+        request.addfinalizer(path.unlink)
+
+    def fails(name, settings):
+        raise WeightsError(f"{settings.folder}/x not found. It could not be fetched: no route.")
+
+    monkeypatch.setattr(page, "fetch", fails)
+    line, _ = client.predict("midas_v21_small_256", True, [], api_name="/fetch")
+    assert "could not be fetched" in str(line)
+    monkeypatch.setattr(page, "fetch", arrives)
+    line, networks = client.predict("midas_v21_small_256", True, ["oracle"], api_name="/fetch")
+    assert "can be chosen" in str(line)
+    assert networks["value"] == ["oracle", "midas_v21_small_256"]
+    assert {row["name"] for row in client.predict(api_name="/networks") if row["present"]} == set(networks["value"])
