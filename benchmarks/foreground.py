@@ -1,6 +1,6 @@
 """Foreground mask and depth against baselines, on scenes whose backgrounds and foregrounds were both held out.
 
-    python -m benchmarks.foreground --root DATA --weights best.ckpt [--size 64]
+    python -m benchmarks.foreground --root DATA --weights best.ckpt [--network mask] [--size 64]
         [--picture FILE] [--curve FILE] [--json FILE]
 
 DATA is MODEST, or a miniature made with mode=make_data data.kind=modest; the network was trained with
@@ -91,12 +91,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", required=True)
     parser.add_argument("--weights", required=True)
+    parser.add_argument("--network", choices=["mask", "mask_depth"], default="mask_depth")
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--picture", type=Path)
     parser.add_argument("--curve", type=Path, help="a chart of the run that the weights lie in")
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
-    data, system = Modest(given.root, size=given.size, split="apart"), ForegroundModest()
+    data, system = Modest(given.root, size=given.size, split="apart"), ForegroundModest(network=given.network)
     train, test = data.samples("train"), data.samples("test")
     if train is None or test is None:
         parser.error(f"{given.root} holds too few backgrounds and foregrounds to hold some out")
@@ -107,7 +108,7 @@ def main() -> None:
     masks, depths, apart = (torch.cat([b[k] for b in known]) for k in ("mask", "depth", "difference"))
     mean_mask, mean_depth = masks.mean(0, keepdim=True), depths.mean(0, keepdim=True)
     limits = best_threshold(mean_mask.expand_as(masks), masks), best_threshold(apart, masks)
-    names = ["mean map of training", "difference of the pictures", "DepthMaskNet8"]
+    names = ["mean map of training", "difference of the pictures", type(net).__name__]
     tables = {name: Table() for name in names}
     rows: dict[str, list[Any]] = {}
     spread, scenes = np.linspace(0, len(test) - 1, COLUMNS).astype(int), 0
@@ -127,7 +128,7 @@ def main() -> None:
         for i in spread[(spread >= scenes) & (spread < scenes + len(batch["mask"]))] - scenes:
             maps = {"background": shown(batch, "background"), "picture": shown(batch, "picture")}
             maps |= {"true mask": batch["mask"], "mask": found["mask"]}
-            maps |= {"true depth": batch["depth"], "depth": found["depth"]}
+            maps |= {"true depth": batch["depth"], "depth": found["depth"]} if "depth" in found else {}
             for name, value in maps.items():
                 picture = (value[i].expand(3, -1, -1) * 255).round().byte()
                 rows.setdefault(name, []).append(picture.movedim(0, -1).numpy())
@@ -137,11 +138,11 @@ def main() -> None:
     columns = ["method", "mask IoU", "mask soft IoU", "mask RMSE", "depth MAE", "depth RMSE"]
     print(measure.table(columns, [[name, *table.row()] for name, table in tables.items()]))
     value = float(tables[names[2]].hard[0] / tables[names[2]].hard[1])
-    print("-", measure.goal_line("mask IoU", value, GOAL, True, "DepthMaskNet8"))
+    print("-", measure.goal_line("mask IoU", value, GOAL, True, names[2]))
     if given.picture:
         write_jpeg(given.picture, grid(rows, side=128), quality=90)
     if given.curve:
-        named = {"mask IoU": "mask_iou", "RMSE of depth": "depth_rmse", "RMSE of mask": "mask_rmse"}
+        named = {"mask IoU": "mask_iou", "RMSE of mask": "mask_rmse"}
         write_png(given.curve, course(given.weights, named, "held-out scenes", {"goal of IoU": GOAL}))
     if given.json:
         results = {name: dict(zip(columns[1:], table.row(), strict=True)) for name, table in tables.items()}
