@@ -229,3 +229,11 @@ def test_splats_are_moved_to_where_the_surface_is():
         loss.backward()
         optimiser.step()
     assert float(loss.detach()) < 0.9 * float(before.detach())
+
+
+def test_a_panorama_larger_than_the_grid(room):
+    field = Voxel(16).field()
+    field.start(Pool([whole(room[1].image, room[1].distance)]))
+    frame = field.render(HERE, Camera("panorama", 16, 32))
+    small = sphere.resize_erp(room[1].image, 16, 32)
+    assert psnr(frame.image, small, frame.seen) > 30

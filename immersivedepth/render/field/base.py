@@ -103,9 +103,12 @@ class MarchedField(Field):
             self.shell = Shell(min(self.rows, source.distance.shape[-2]), float(distance.min()), float(distance.max()))
             self.shell.to(source.distance.device)
             self._sky(source.image, source.distance)
-            parts = layers(source.image, source.distance)
-            finite = torch.where(source.distance.isfinite(), source.distance, 0.0)
-            self._imprint(finite, source.image, source.normal, seen=True)
+            rows = self.shell.rows  # a larger panorama takes part in the size of the grid
+            image = sphere.resize_erp(source.image, rows, 2 * rows)
+            whole = sphere.resize_erp(source.distance, rows, 2 * rows, "nearest")
+            parts = layers(image, whole)
+            finite = torch.where(whole.isfinite(), whole, 0.0)
+            self._imprint(finite, image, sphere.resize_erp(source.normal, rows, 2 * rows, "nearest"), seen=True)
             back = torch.where(parts.hidden_distance < parts.dome / 2, parts.hidden_distance, 0.0)
             self._imprint(back, parts.hidden_image, self._hidden_normal(parts), seen=False)
             self.views = 1
