@@ -251,6 +251,18 @@ def test_views_that_fit_best_as_spheres_are_named():
     assert not any("as spheres" in note for note in GlobalAffine()(_disparities(_rig())).report["notes"])
 
 
+def test_the_bound_of_a_shift_is_that_of_the_map_unless_hardly_anything_lies_below_its_median():
+    # Halls have maps whose low side is a fifth of the high one: a tighter bound cut off their right shifts.
+    values = torch.linspace(0, 1, SIDE * SIDE).reshape(1, 1, SIDE, SIDE).repeat(VIEWS, 1, 1, 1)
+    for part, own in ((0.2, True), (0.02, False)):
+        skew = torch.where(values < 0.5, part * (values - 0.5), values - 0.5)
+        maps = solver.standardise(Prediction(skew, (Kind.AFFINE_DISPARITY,) * VIEWS, _rig()))
+        least = -float(maps.value.amin()) * (1 - 0.01)  # two thousandths of the pixels lie beyond
+        high = float(maps.value.amax())
+        assert (float(maps.bound[0]) * least > 0.99) == own
+        assert float(maps.bound[0]) < 1 / (0.1 * high)
+
+
 def test_gauge_is_the_geometric_mean_of_the_views_median_depths():
     aligned = GlobalAffine()(_disparities(_rig()))
     depth = aligned.distance[:, 0] / pinhole.ray_lengths(aligned.rig.tan_half_fov, SIDE)

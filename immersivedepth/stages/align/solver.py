@@ -25,7 +25,7 @@ NOISE_FLOOR = 1e-4  # of log distance; below it the numbers of a map are not to 
 PATCHES = 30  # independent parts of a view, where nothing is said about its bending
 # Where hardly anything lies below the middle, as before a flat wall, positivity bounds no shift: the bound is then that
 # of a map whose low side is so large a part of its high side.
-ONE_SIDED = 0.3
+ONE_SIDED = 0.15  # 0.2 and more cut off the right shifts of halls; below 0.1 those of cube views run away
 DOUBTFUL = 0.1  # standard deviation of log distance between views above which a rigid solve is begun elsewhere too
 OTHER_STARTS = (0.1, 0.3, 0.9)  # of the shifts, as parts of their bound
 SHIFT_LEAST = 0.01  # of the bound; a map without any shift is a sphere
