@@ -65,8 +65,11 @@ def sweep(folder: Path) -> list[Path]:
 
 def _another_lives(process: int) -> bool:
     """Whether this is another process at work; in a container a killed run often had the number of the new one."""
-    if process == os.getpid() or os.name != "posix":
-        return False
+    return process != os.getpid() and os.name == "posix" and process_lives(process)
+
+
+def process_lives(process: int) -> bool:
+    """Whether there is a process of that number (POSIX)."""
     try:
         os.kill(process, 0)  # signal 0 only asks
     except (ProcessLookupError, OverflowError):

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..checks import ResourceError
+from ..files import process_lives
 
 _OURS = re.compile(r"immersivedepth-demo-(\d+)-\w+")
 
@@ -102,15 +103,5 @@ def _remove_abandoned(parent: Path) -> None:
     """What killed servers left."""
     for path in parent.glob("immersivedepth-demo-*"):
         match = _OURS.fullmatch(path.name)
-        if match and os.name == "posix" and not _lives(int(match[1])):
+        if match and os.name == "posix" and not process_lives(int(match[1])):
             shutil.rmtree(path, ignore_errors=True)
-
-
-def _lives(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # signal 0 only asks
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:
-        pass
-    return True
