@@ -2,12 +2,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check slow app clean help
+.PHONY: demo test check slow faults faults-quick app clean help
 
 help:
 	@echo "make demo    panorama to geometry on the sample picture, offline"
 	@echo "make app     a page in the browser: upload a panorama, walk into it"
 	@echo "make test    all fast tests        make slow   the slow ones as well"
+	@echo "make faults  everything that can go wrong, at full size (hours)      make faults-quick   a small part"
 	@echo "make check   lint and types        make clean  remove .venv and outputs"
 
 # Installed again only when pyproject.toml has changed since.
@@ -33,6 +34,16 @@ test: .venv/installed-dev
 
 slow: .venv/installed-dev
 	$(BIN)/python -m pytest -n 2 -m 'slow and not gpu'
+
+faults: .venv/installed-dev
+	rm -rf outputs/faults
+	$(BIN)/python -m pytest -n 2 --full --timeout 7200 -m 'not gpu' tests/faults
+	$(BIN)/python -m tests.faults.table
+
+faults-quick: .venv/installed-dev
+	rm -rf outputs/faults
+	$(BIN)/python -m pytest -n 2 -m 'not gpu' tests/faults
+	$(BIN)/python -m tests.faults.table
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

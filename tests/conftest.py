@@ -14,3 +14,7 @@ def compose():
     from immersivedepth.config import compose
 
     return lambda *overrides, name="config": compose(name, overrides)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="tests/faults at the sizes of docs/reliability.md")

@@ -36,6 +36,10 @@ class RenderedViews:
 
     shares: dict[str, float]  # of the kinds of worlds
     size: Annotated[int, Range(32, 1024)] = 168  # pixels of a side
+    small: Annotated[int, Range(32, 1024)] = (
+        84  # pixels of a side in the first batches: what is coarse is learnt cheaply
+    )
+    small_batches: Annotated[int, Range(0)] = 0  # how many those are
     height: Annotated[int, Range(64, 2048)] = 384  # rows of the panoramas that views are cut from
     window: Annotated[int, Range(1)] = 64  # panoramas in memory
     views: Annotated[int, Range(1)] = 40  # cut from each in the mean
@@ -84,8 +88,8 @@ def drawn(data: RenderedViews, number: int, *, kept_out: bool = False) -> Pool:
     return Pool((maps.image.clamp(0, 1) * 255).round().to(torch.uint8), maps.distance[0])
 
 
-def cut(pools: Sequence[Pool], random: np.random.Generator, data: RenderedViews) -> Batch:
-    """One view of each panorama in a random direction, before any camera has spoilt it."""
+def cut(pools: Sequence[Pool], random: np.random.Generator, data: RenderedViews, side: int) -> Batch:
+    """One view of each panorama, of that many pixels a side, in a random direction, before any camera spoilt it."""
     n = len(pools)
     forward = torch.as_tensor(random.normal(size=(n, 3)), dtype=torch.float32)
     half = np.radians(random.uniform(*data.fov, n)) / 2
@@ -94,7 +98,7 @@ def cut(pools: Sequence[Pool], random: np.random.Generator, data: RenderedViews)
     mirrored = torch.as_tensor(np.where(random.random(n) < 0.5, -1.0, 1.0), dtype=torch.float32)
     c, s, zero = roll.cos(), roll.sin(), torch.zeros(n)
     about = torch.stack([c * mirrored, -s, zero, s * mirrored, c, zero, zero, zero, zero + 1], -1).reshape(n, 3, 3)
-    rays = pinhole.view_rays(pinhole.look_along(forward) @ about, tan, data.size)
+    rays = pinhole.view_rays(pinhole.look_along(forward) @ about, tan, side)
     uv = sphere.rays_to_erp(rays).to(pools[0].image.device)
     images, depths = [], []
     for pool, at, ray in zip(pools, uv, rays, strict=True):
@@ -125,7 +129,8 @@ class ViewStream:
         random = np.random.default_rng([data.seed, number, 2])
         first = number * size // data.views
         chosen = first + random.choice(data.window, size, replace=size > data.window)
-        batch = cut([self._pool(int(i), device) for i in chosen], random, data)
+        side = data.small if number < data.small_batches else data.size
+        batch = cut([self._pool(int(i), device) for i in chosen], random, data, side)
         return {**batch, "image": photographed(batch["image"], random, data.strength)}
 
     def _pool(self, number: int, device: torch.device) -> Pool:
@@ -154,6 +159,6 @@ class FixedViews:
         if number not in self.pools:
             self.pools[number] = drawn(self.data, number, kept_out=True)
         own = np.random.default_rng([self.data.seed, index, 3])
-        batch = cut([self.pools[number]], own, self.data)
+        batch = cut([self.pools[number]], own, self.data, self.data.size)
         batch["image"] = photographed(batch["image"], own, min(0.3, self.data.strength))
         return {name: value[0] for name, value in batch.items()}

@@ -19,7 +19,8 @@ def fit_affine(x: Tensor, y: Tensor, weight: Tensor | None = None) -> tuple[Tens
     variance = (share * (x - mean_x).square()).sum(-1)
     together = (share * (x - mean_x) * (y - mean_y)).sum(-1)
     rounding = (torch.finfo(x.dtype).eps * mean_x.detach().abs()[..., 0]).square()
-    varies = variance > 4 * rounding
+    # Below the root of the smallest number the gradient would divide by a square that is none.
+    varies = variance > (4 * rounding).clamp_min(torch.finfo(x.dtype).tiny ** 0.5)
     scale = torch.where(varies, together / torch.where(varies, variance, 1.0), 0.0)
     return scale, mean_y[..., 0] - scale * mean_x[..., 0]
 

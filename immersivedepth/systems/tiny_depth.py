@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # both families read pictures so
 _FAR = 1 / 200.0  # disparity in 1/m below which a fitted value counts as 200 m
+_MIDDLE = 0.3  # disparity in 1/m that networks begin with
 _LEAST = 0.02  # disparity in 1/m that errors are at least measured by: views of nothing but sky have none
 
 
@@ -31,19 +33,26 @@ class TinyDepth(System):
 
     model: Literal["vitt", "midas_tiny"] = "vitt"
     gradients: float = 0.5  # weight of the gradients of what is left
-    anchor: float = 0.1  # weight of the same error without a fit, which keeps the views near one common scale
+    anchor: float = 1.0  # weight of the same error without a fit: it starts the learning, and keeps views on one scale
 
     def net(self) -> nn.Module:
         """The network, drawn from torch's seeded random numbers."""
-        if self.model == "midas_tiny":
-            from midas import create
-
-            return create("midas_tiny", int(torch.randint(2**31, (1,))))
-        from depth_anything_v2 import DepthAnythingV2
-
-        net = DepthAnythingV2("vitt")
+        net: nn.Module
         with torch.no_grad():
-            _flat_start(net)
+            if self.model == "midas_tiny":
+                from midas import create
+
+                net = create("midas_tiny", int(torch.randint(2**31, (1,)))).to(memory_format=torch.channels_last)
+                _start_near(net, softplus_inverse(_MIDDLE))
+                _depthwise_in_full(net)
+                return net
+            from depth_anything_v2 import DepthAnythingV2
+
+            net = DepthAnythingV2("vitt")
+            _waves(net)
+            _start_near(net, _MIDDLE)
+            # The same weights, but a rectifier that learning gets through; where it lasts, the network's own is used.
+            net.depth_head.scratch["output_conv2"][-1] = nn.LeakyReLU(0.1)
         return net
 
     def data(self, dataset: Any, split: Split) -> Samples | Stream | None:
@@ -68,7 +77,10 @@ class TinyDepth(System):
         multiple = 14 if self.model == "vitt" else 32
         if side % multiple:
             raise ConfigError(f"dataset.size={side}: {self.model} takes multiples of {multiple}")
-        return net((image - mean) / std)[:, None].float()
+        image = (image - mean) / std
+        if self.model == "midas_tiny":
+            image = image.contiguous(memory_format=torch.channels_last)
+        return net(image)[:, None].float()
 
     def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
         """Errors of disparity relative to the disparity itself, their gradients, and the anchor."""
@@ -101,8 +113,13 @@ class TinyDepth(System):
         return {"picture": batch["image"], **{name: _coloured(v / top) for name, v in shown.items()}}
 
 
-def _flat_start(net: DepthAnythingV2) -> None:
-    """Positions begin as waves, and the last bias where the rectifier behind it lets gradients through."""
+def softplus_inverse(value: float) -> float:
+    """The number whose softplus is that value."""
+    return math.log(math.expm1(value))
+
+
+def _waves(net: DepthAnythingV2) -> None:
+    """Positions begin as waves of all lengths, so that near and far patches differ from the first step."""
     table = net.pretrained.pos_embed
     side, width = round((table.shape[1] - 1) ** 0.5), table.shape[2]
     at = torch.linspace(0, 1, side)
@@ -112,9 +129,29 @@ def _flat_start(net: DepthAnythingV2) -> None:
     grid = torch.cat([waves[:, None].expand(side, side, half), waves[None].expand(side, side, half)], -1)
     table.zero_()
     table[0, 1:, : grid.shape[-1]] = 0.5 * grid.reshape(side * side, -1)
-    last = [m for m in net.depth_head.modules() if isinstance(m, nn.Conv2d)][-1]
+
+
+def _start_near(net: nn.Module, value: float) -> None:
+    """The last layer begins near one value everywhere: outputs of all sizes would drive it into the rectifier."""
+    last = [m for m in net.modules() if isinstance(m, nn.Conv2d)][-1]
     assert last.bias is not None
-    last.bias.fill_(0.3)
+    last.weight.mul_(0.1)
+    last.bias.fill_(value)
+
+
+class _Full(nn.Conv2d):
+    """A convolution that no half precision touches."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.float())
+
+
+def _depthwise_in_full(net: nn.Module) -> None:
+    """On processors, gradients of depthwise filters in bfloat16 were measured to cost up to eight times float32."""
+    for module in net.modules():
+        if type(module) is nn.Conv2d and module.groups > 1:
+            module.__class__ = _Full
 
 
 def _coloured(shares: Tensor) -> Tensor:  # [B, 1, h, w] -> [B, 3, h, w]

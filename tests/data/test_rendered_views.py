@@ -54,7 +54,7 @@ def test_depth_is_that_of_the_walls():
         def random(self, n):
             return np.ones(n)
 
-    view = cut([pool], Ahead(), data)
+    view = cut([pool], Ahead(), data, 33)
     assert view["depth"].shape == (1, 1, 33, 33)
     middle = view["depth"][0, 0, 12:21, 12:21]
     torch.testing.assert_close(middle, torch.full_like(middle, 2.0), rtol=0.02, atol=0)
@@ -66,7 +66,7 @@ def test_depth_is_that_of_the_walls():
 def test_sky_is_disparity_0_and_styles_are_kept_apart():
     data = RenderedViews({"outdoor": 1.0}, size=28, height=32, window=2, views=4, validation=2)
     pool = drawn(data, 0)
-    batch = cut([pool] * 6, np.random.default_rng(0), data)
+    batch = cut([pool] * 6, np.random.default_rng(0), data, data.size)
     assert bool(batch["sky"].any())
     assert torch.equal(batch["disparity"] == 0, batch["sky"])
     assert batch["depth"].isfinite().all()
@@ -82,3 +82,10 @@ def test_sky_is_disparity_0_and_styles_are_kept_apart():
 def test_unknown_worlds_are_refused():
     with pytest.raises(ConfigError, match=r"dataset\.shares"):
         RenderedViews({"castle": 1.0})
+
+
+def test_first_batches_are_small():
+    data = RenderedViews({"room": 1.0}, size=56, height=64, window=2, views=4, small=28, small_batches=2)
+    stream = data.stream()
+    sides = [stream.batch(n, 2, torch.device("cpu"))["image"].shape[-1] for n in range(4)]
+    assert sides == [28, 28, 56, 56]

@@ -51,3 +51,13 @@ def test_outliers_hardly_move_the_robust_fit():
 def test_gradients():
     x, y, weight = (random(8, seed=s).requires_grad_() for s in range(3))
     assert torch.autograd.gradcheck(fit_affine, (x, y, weight))
+
+
+def test_gradient_is_finite_however_little_the_numbers_vary():
+    for size in (1e-4, 1e-7, 1e-10, 1e-13, 1e-20):
+        x = (size * torch.rand(1, 50, generator=torch.Generator().manual_seed(0))).requires_grad_()
+        y = torch.rand(1, 50, generator=torch.Generator().manual_seed(1))
+        scale, shift = fit_affine(x, y)
+        (scale[:, None] * x + shift[:, None] - y).abs().sum().backward()
+        assert x.grad is not None
+        assert x.grad.isfinite().all(), size

@@ -7,6 +7,7 @@ from immersivedepth.checks import ConfigError
 from immersivedepth.config import build
 from immersivedepth.losses import affine
 from immersivedepth.systems.tiny_depth import TinyDepth
+from immersivedepth.training.muon import Muon
 
 
 def _batch(size):
@@ -54,7 +55,7 @@ def test_both_networks_learn_a_view_by_heart(model):
     batch = {"image": image, "depth": depth, "disparity": 1 / depth, "sky": torch.zeros_like(depth, dtype=torch.bool)}
     batch = {k: torch.cat([v, v.flip(-1)]) for k, v in batch.items()}
     net = system.net()
-    optimiser = torch.optim.AdamW(system.parameters(net), lr=2e-3)
+    optimiser = Muon(system.parameters(net), lr=2e-3)
     course = []
     for _ in range(25):
         optimiser.zero_grad()
@@ -78,5 +79,7 @@ def test_the_experiments_fit_together(compose, name):
     config = compose(f"experiment={name}")
     assert config["mode"] == "train"
     trainer, data = config["trainer"], build(config["dataset"])
+    assert 0 < data.small_batches < trainer["scheduler"]["total_steps"]
+    assert data.small % (14 if name == "bundled_vitt" else 32) == 0
     assert trainer["scheduler"]["total_steps"] == trainer["epochs"] * trainer["epoch_samples"] // trainer["batch_size"]
     assert data.size % (14 if name == "bundled_vitt" else 32) == 0
