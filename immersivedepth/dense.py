@@ -92,7 +92,7 @@ def scene_of(film: Film, place: Path, panorama: Panorama, geometry: Geometry, fi
     image = unit_image(panorama.image)
     if film.source == "splats":
         return SplatScene(image, geometry.distance, geometry.normal, film.fill)
-    return MeshScene(image, geometry.distance, film.fill)
+    return MeshScene(image, geometry.distance, film.fill, film.backend)
 
 
 def filmed(scene: Scene, way: Way, film: Film, place: Path, scale: Scale) -> list[Path]:

@@ -19,6 +19,7 @@ class Film:
     height: Annotated[int, Range(2, 8192)] = 512
     width: Annotated[int, Range(2, 16384)] = 1024
     fov: Annotated[float, Range(1, 170)] = 75.0
+    backend: Literal["auto", "gl", "torch"] = "auto"
     fps: Annotated[int, Range(1, 240)] = 30
     video: bool = True
 
