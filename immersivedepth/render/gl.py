@@ -149,5 +149,6 @@ def _context() -> Any:
     if not hasattr(_state, "context"):
         import moderngl
 
-        _state.context = moderngl.create_context(standalone=True, backend="egl", require=330)
+        settings: Any = {"backend": "egl"}
+        _state.context = moderngl.create_context(330, standalone=True, **settings)
     return _state.context

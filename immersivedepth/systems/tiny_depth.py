@@ -52,7 +52,8 @@ class TinyDepth(System):
             _waves(net)
             _start_near(net, _MIDDLE)
             # The same weights, but a rectifier that learning gets through; where it lasts, the network's own is used.
-            net.depth_head.scratch["output_conv2"][-1] = nn.LeakyReLU(0.1)
+            head: Any = net.depth_head.scratch["output_conv2"]
+            head[-1] = nn.LeakyReLU(0.1)
         return net
 
     def data(self, dataset: Any, split: Split) -> Samples | Stream | None:
