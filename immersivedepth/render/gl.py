@@ -7,7 +7,8 @@ agrees with the plain z-buffer up to pixels on edges. Panoramas are looked up in
 from __future__ import annotations
 
 import logging
-import threading
+import os
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, Literal
 
@@ -46,15 +47,19 @@ _SQUARES = tuple(
         ((0, -1, 0), (-1, 0, 0), (0, 0, -1)),
     )
 )
-_lock = threading.Lock()  # a context belongs to one thread at a time
+
+
+@cache
+def _painter(process: int) -> ThreadPoolExecutor:
+    """The one thread of a process that a context belongs to: drivers crash when several take turns."""
+    return ThreadPoolExecutor(1, thread_name_prefix="opengl")
 
 
 @cache
 def reason_against() -> str:
     """Why OpenGL cannot be used here; empty where it can."""
     try:
-        with _lock:
-            _context()
+        _painter(os.getpid()).submit(_context).result()
     except Exception as error:  # whatever a driver may raise
         return f"{type(error).__name__}: {error}"
     return ""
@@ -106,28 +111,34 @@ def _drawn(
     points: np.ndarray, views: list[tuple[np.ndarray, float, float]], width: int, height: int, near: float, far: float
 ) -> np.ndarray:  # [views, height, width], int64
     """Numbers of faces in views of (axes, tangent across, tangent along)."""
-    with _lock:
-        context = _context()
-        program = context.program(vertex_shader=_VERTEX, fragment_shader=_FRAGMENT)
-        numbers = context.texture((width, height), 1, dtype="u4")
-        depth = context.depth_renderbuffer((width, height))
-        target = context.framebuffer([numbers], depth)
-        buffer = context.buffer(points.astype(np.float32).tobytes())
-        array = context.vertex_array(program, [(buffer, "3f", "place")])
-        held = (array, buffer, target, depth, numbers, program)
-        try:
-            target.use()
-            context.enable_only(context.DEPTH_TEST)
-            found = []
-            for axes, across, along in views:
-                target.clear(0.0, 0.0, 0.0, 0.0)
-                program["matrix"].write(_matrix(axes, across, along, near, far).T.astype(np.float32).tobytes())
-                array.render(context.TRIANGLES)
-                picture = np.frombuffer(target.read(components=1, dtype="u4"), np.uint32).reshape(height, width)
-                found.append(picture.astype(np.int64) - 1)
-        finally:
-            for thing in held:
-                thing.release()
+    found: np.ndarray = _painter(os.getpid()).submit(_paint, points, views, width, height, near, far).result()
+    return found
+
+
+def _paint(
+    points: np.ndarray, views: list[tuple[np.ndarray, float, float]], width: int, height: int, near: float, far: float
+) -> np.ndarray:
+    context = _context()
+    program = context.program(vertex_shader=_VERTEX, fragment_shader=_FRAGMENT)
+    numbers = context.texture((width, height), 1, dtype="u4")
+    depth = context.depth_renderbuffer((width, height))
+    target = context.framebuffer([numbers], depth)
+    buffer = context.buffer(points.astype(np.float32).tobytes())
+    array = context.vertex_array(program, [(buffer, "3f", "place")])
+    held = (array, buffer, target, depth, numbers, program)
+    try:
+        target.use()
+        context.enable_only(context.DEPTH_TEST)
+        found = []
+        for axes, across, along in views:
+            target.clear(0.0, 0.0, 0.0, 0.0)
+            program["matrix"].write(_matrix(axes, across, along, near, far).T.astype(np.float32).tobytes())
+            array.render(context.TRIANGLES)
+            picture = np.frombuffer(target.read(components=1, dtype="u4"), np.uint32).reshape(height, width)
+            found.append(picture.astype(np.int64) - 1)
+    finally:
+        for thing in held:
+            thing.release()
     return np.stack(found)
 
 
@@ -142,13 +153,9 @@ def _matrix(axes: np.ndarray, across: float, along: float, near: float, far: flo
     return clip @ view
 
 
-_state = threading.local()
-
-
+@cache
 def _context() -> Any:
-    if not hasattr(_state, "context"):
-        import moderngl
+    import moderngl
 
-        settings: Any = {"backend": "egl"}
-        _state.context = moderngl.create_context(330, standalone=True, **settings)
-    return _state.context
+    settings: Any = {"backend": "egl"}
+    return moderngl.create_context(330, standalone=True, **settings)
