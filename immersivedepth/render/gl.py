@@ -1,40 +1,38 @@
 """Which triangle every pixel of a camera meets first, drawn by OpenGL without a screen (EGL).
 
-OpenGL only tells the numbers of triangles; the distance is then that of the exact intersection, so that a frame
-agrees with the plain z-buffer up to pixels on edges. Panoramas are looked up in six square pictures around the camera.
+The drawing is done by a program of its own, painter.py. It only tells the numbers of triangles; the distance is then
+that of the exact intersection, so that a frame agrees with the plain z-buffer up to pixels on edges. Panoramas are
+looked up in six square pictures around the camera.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
+import sys
+import threading
+from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ..checks import ConfigError
+from ..checks import ConfigError, ResourceError
+from . import painter
 from .protocol import PANORAMA, Camera
 
+Floats = NDArray[Any]
 log = logging.getLogger(__name__)
 
 Backend = Literal["auto", "gl", "torch"]
 NEAR = 1e-3  # of the median distance; nothing nearer is drawn
 FINER = 3.0  # pixels of a square's middle for each of the panorama
-_VERTEX = """
-#version 330
-uniform mat4 matrix;
-in vec3 place;
-void main() { gl_Position = matrix * vec4(place, 1.0); }
-"""
-_FRAGMENT = """
-#version 330
-out uint number;
-void main() { number = uint(gl_PrimitiveID) + 1u; }
-"""
 # Right, down and forward of the six squares, in the panorama's axes (x forward, y left, z up).
 _SQUARES = tuple(
     np.array([right, down, forward], np.float64)
@@ -49,20 +47,52 @@ _SQUARES = tuple(
 )
 
 
-@cache
-def _painter(process: int) -> ThreadPoolExecutor:
-    """The one thread of a process that a context belongs to: drivers crash when several take turns."""
-    return ThreadPoolExecutor(1, thread_name_prefix="opengl")
+class _Painter:
+    """The program that draws, for one process, and its turn."""
+
+    def __init__(self) -> None:
+        program = Path(__file__).with_name("painter.py")
+        self.turn = threading.Lock()
+        self.child = subprocess.Popen(
+            [sys.executable, str(program)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert self.child.stdin is not None
+        assert self.child.stdout is not None
+        self.inward, self.outward = self.child.stdout, self.child.stdin
+        try:
+            self.reason = painter.receive(self.inward).tobytes().decode()
+        except EOFError:
+            self.reason = f"it ended with code {self.child.wait()}"
+        atexit.register(self.close)
+
+    def __call__(self, points: Floats, matrices: Floats, size: tuple[int, int]) -> NDArray[np.int32]:
+        try:
+            with self.turn:
+                for array in (points.astype(np.float32), matrices, np.array(size)):
+                    painter.send(self.outward, array)
+                return painter.receive(self.inward)
+        except (EOFError, OSError) as error:
+            raise ResourceError(
+                f"render.backend: OpenGL ended in the middle of a picture (code {self.child.poll()}); use "
+                "render.backend=torch"
+            ) from error
+
+    def close(self) -> None:
+        """Let it end."""
+        with suppress(OSError):
+            self.outward.close()
+        self.inward.close()
+        self.child.wait(timeout=10)
 
 
 @cache
+def _painter(process: int) -> _Painter:
+    return _Painter()
+
+
 def reason_against() -> str:
     """Why OpenGL cannot be used here; empty where it can."""
-    try:
-        _painter(os.getpid()).submit(_context).result()
-    except Exception as error:  # whatever a driver may raise
-        return f"{type(error).__name__}: {error}"
-    return ""
+    return _painter(os.getpid()).reason
 
 
 def chosen(backend: Backend, device: torch.device) -> bool:
@@ -108,41 +138,14 @@ def candidates(corners: Tensor, rays: Tensor, camera: Camera) -> Tensor:  # [F, 
 
 
 def _drawn(
-    points: np.ndarray, views: list[tuple[np.ndarray, float, float]], width: int, height: int, near: float, far: float
-) -> np.ndarray:  # [views, height, width], int64
+    points: Floats, views: list[tuple[Floats, float, float]], width: int, height: int, near: float, far: float
+) -> NDArray[np.int64]:  # [views, height, width]
     """Numbers of faces in views of (axes, tangent across, tangent along)."""
-    found: np.ndarray = _painter(os.getpid()).submit(_paint, points, views, width, height, near, far).result()
-    return found
+    matrices = np.stack([_matrix(axes, across, along, near, far) for axes, across, along in views])
+    return _painter(os.getpid())(points, matrices, (width, height)).astype(np.int64)
 
 
-def _paint(
-    points: np.ndarray, views: list[tuple[np.ndarray, float, float]], width: int, height: int, near: float, far: float
-) -> np.ndarray:
-    context = _context()
-    program = context.program(vertex_shader=_VERTEX, fragment_shader=_FRAGMENT)
-    numbers = context.texture((width, height), 1, dtype="u4")
-    depth = context.depth_renderbuffer((width, height))
-    target = context.framebuffer([numbers], depth)
-    buffer = context.buffer(points.astype(np.float32).tobytes())
-    array = context.vertex_array(program, [(buffer, "3f", "place")])
-    held = (array, buffer, target, depth, numbers, program)
-    try:
-        target.use()
-        context.enable_only(context.DEPTH_TEST)
-        found = []
-        for axes, across, along in views:
-            target.clear(0.0, 0.0, 0.0, 0.0)
-            program["matrix"].write(_matrix(axes, across, along, near, far).T.astype(np.float32).tobytes())
-            array.render(context.TRIANGLES)
-            picture = np.frombuffer(target.read(components=1, dtype="u4"), np.uint32).reshape(height, width)
-            found.append(picture.astype(np.int64) - 1)
-    finally:
-        for thing in held:
-            thing.release()
-    return np.stack(found)
-
-
-def _matrix(axes: np.ndarray, across: float, along: float, near: float, far: float) -> np.ndarray:
+def _matrix(axes: Floats, across: float, along: float, near: float, far: float) -> Floats:
     """World to clip space; the first row of what is read back is the upper one, as down is up there."""
     view = np.eye(4)
     view[:3, :3] = axes
@@ -151,11 +154,3 @@ def _matrix(axes: np.ndarray, across: float, along: float, near: float, far: flo
     clip[2, 2], clip[2, 3] = (far + near) / (far - near), -2 * far * near / (far - near)
     clip[3, 2] = 1
     return clip @ view
-
-
-@cache
-def _context() -> Any:
-    import moderngl
-
-    settings: Any = {"backend": "egl"}
-    return moderngl.create_context(330, standalone=True, **settings)
