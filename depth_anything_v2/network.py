@@ -14,8 +14,6 @@ from torch import Tensor, nn
 from .pictures import PATCH, prepare, restore
 from .variants import ENCODERS, Encoder
 
-GRID = 37  # patches along a side of the pictures (518 pixels) that the position table was learnt with
-
 
 class GatedMLP(nn.Module):
     """SwiGLU with gate and value in one matrix, as in the giant encoder."""
@@ -38,7 +36,7 @@ class DinoV2(VisionTransformer):
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__(
-            img_size=GRID * PATCH,
+            img_size=encoder.grid * PATCH,
             patch_size=PATCH,
             embed_dim=encoder.width,
             depth=encoder.depth,
@@ -48,18 +46,20 @@ class DinoV2(VisionTransformer):
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
             **({"mlp_layer": GatedMLP} if encoder.gated else {}),
         )
+        self.grid = encoder.grid
         # Only training by masking needs it, but it is in every released file.
         self.mask_token = nn.Parameter(torch.zeros(1, encoder.width), requires_grad=False)
 
     def positions(self, height: int, width: int) -> Tensor:  # [1, 1 + patches, C]
         """The position table for a picture of that many pixels."""
         rows, columns = height // PATCH, width // PATCH
-        if rows * columns == GRID * GRID and height == width:
+        grid = self.grid
+        if rows * columns == grid * grid and height == width:
             return self.pos_embed
-        table = self.pos_embed[:, 1:].float().reshape(1, GRID, GRID, -1).permute(0, 3, 1, 2)
+        table = self.pos_embed[:, 1:].float().reshape(1, grid, grid, -1).permute(0, 3, 1, 2)
         # The weights were trained with this tenth of a patch in the scale, and with the scale itself (not the ratio
         # of the sizes) as the step between samples: both are visible in the result.
-        scale = ((rows + 0.1) / GRID, (columns + 0.1) / GRID)
+        scale = ((rows + 0.1) / grid, (columns + 0.1) / grid)
         table = F.interpolate(table, scale_factor=scale, mode="bicubic", align_corners=False, antialias=False)
         return torch.cat([self.pos_embed[:, :1], table.flatten(2).mT.to(self.pos_embed.dtype)], 1)
 

@@ -18,11 +18,12 @@ class Encoder:
     features: int  # channels of the head
     out_channels: tuple[int, int, int, int]  # channels of the four maps that enter the head
     gated: bool = False  # SwiGLU instead of a plain MLP
+    grid: int = 37  # patches along a side of the pictures (518 pixels) that the position table was learnt with
 
 
 ENCODERS = {
     # Not released by the authors: small enough for its weights to come with a program.
-    "vitt": Encoder(192, 12, 3, (2, 5, 8, 11), 32, (24, 48, 96, 192)),
+    "vitt": Encoder(192, 12, 3, (2, 5, 8, 11), 32, (24, 48, 96, 104), grid=9),
     "vits": Encoder(384, 12, 6, (2, 5, 8, 11), 64, (48, 96, 192, 384)),
     "vitb": Encoder(768, 12, 12, (2, 5, 8, 11), 128, (96, 192, 384, 768)),
     "vitl": Encoder(1024, 24, 16, (4, 11, 17, 23), 256, (256, 512, 1024, 1024)),

@@ -103,6 +103,8 @@ def licence(network: Network) -> str:
 
 
 def _of_source(source: Source) -> Network | None:
+    if source.package == "bundled":
+        return None  # chosen by the option of its own
     label = f"{source.name} ({source.licence})"
     if source.package == "midas":
         return Network(source.name, label, "midas", (f"predict.midas.model={source.variant}",), source)

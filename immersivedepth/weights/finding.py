@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 VARIABLE = "IMMERSIVEDEPTH_WEIGHTS"
+BUNDLED = Path(__file__).resolve().parent.parent / "assets" / "weights"  # what comes with the package
 PIN = ".sha256.json"  # beside a file without a published hash: what it was when it was first used
 
 
@@ -42,7 +43,7 @@ def places(settings: Weights | None = None) -> list[Path]:
     settings = settings or Weights()
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     named = [settings.folder or "weights", os.environ.get(VARIABLE), Path(cache) / "immersivedepth"]
-    return [Path(place).expanduser() for place in named if place]
+    return [*(Path(place).expanduser() for place in named if place), BUNDLED]
 
 
 def fetch(name: str, path: str | Path | None = None, settings: Weights | None = None) -> Path:
@@ -144,6 +145,8 @@ def _verify(source: Source, path: Path) -> Path:
 
 
 def _remedy(source: Source) -> str:
+    if source.package == "bundled":
+        return f"Install this program again, or give weights of your own with {source.key}."
     return f"Delete it and run `{_command(source)}`, or give weights of your own with {source.key}."
 
 

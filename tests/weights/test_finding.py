@@ -73,7 +73,7 @@ def test_where_a_download_goes(toy, tmp_path, monkeypatch, folder, variable, bes
 
 def test_cache_without_xdg(monkeypatch, tmp_path):
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert places()[-1] == tmp_path / "home" / ".cache" / "immersivedepth"
+    assert places()[-2] == tmp_path / "home" / ".cache" / "immersivedepth"
 
 
 def test_explicit_path_may_be_a_folder(toy, put, tmp_path):
