@@ -16,7 +16,7 @@ def cube_room():
 
 def result(compose, panorama, *overrides):
     with torch.inference_mode():
-        return assemble(compose("project.resolution=96", *overrides))(panorama)
+        return assemble(compose("predict=[oracle]", "project.resolution=96", *overrides))(panorama)
 
 
 @pytest.mark.parametrize("project", ["icosahedron", "icosahedron_rings", "cube", "fibonacci"])

@@ -230,4 +230,30 @@ def _omnidata() -> list[Source]:
     return sources
 
 
-REGISTRY: dict[str, Source] = {s.name: s for s in [*_depth_anything(), *_midas(), *_omnidata()]}
+# The package's own: file, bytes, SHA-256, the key that replaces it. `python -m benchmarks.bundled --pack` prints them.
+_BUNDLED: dict[str, tuple[int, str, str]] = {
+    "depth_anything_v2_vitt": (
+        11786258,
+        "a22e2932190ecbc3acc6b8eebed10656115d6826bb147040618e0c70d155c34d",
+        "predict.bundled_dav2.weights",
+    ),
+    "midas_tiny": (
+        7715474,
+        "973dd8687b5dda34c5ce1f39a78e7cfdd4d4c8a8e640dc194a4828d445781079",
+        "predict.bundled_midas.weights",
+    ),
+}
+
+
+def _bundled() -> list[Source]:
+    page = "comes with the package; docs/bundled.md says how it was made"
+    return [
+        Source(
+            name, "bundled", name, f"{name}.safetensors", page, "MIT", "free use, also commercial", key, None, size,
+            digest, "this program's release",
+        )
+        for name, (size, digest, key) in _BUNDLED.items()
+    ]  # fmt: skip
+
+
+REGISTRY: dict[str, Source] = {s.name: s for s in [*_depth_anything(), *_midas(), *_omnidata(), *_bundled()]}

@@ -34,7 +34,13 @@ def data(tmp_path_factory):
 
 
 def arguments(data, base, *more):
-    small = ("project=cube", "project.resolution=32", "predict.oracle.reduce=1", "evaluation.samples=50")
+    small = (
+        "predict=[oracle]",
+        "project=cube",
+        "project.resolution=32",
+        "predict.oracle.reduce=1",
+        "evaluation.samples=50",
+    )
     place = ("mode=evaluate", "dataset=list", f"dataset.list={data}/list.txt", f"device.base_exp_dir={base}")
     return [*place, *small, *more]
 

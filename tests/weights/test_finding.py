@@ -118,7 +118,7 @@ def test_missing_file_names_the_command(register):
 
 def test_unknown_name():
     with pytest.raises(ConfigError, match="did you mean depth_anything_v2_vits"):
-        fetch("depth_anything_v2_vit")
+        fetch("depth_anything_v2_vitss")
     with pytest.raises(ConfigError, match="mode=weights lists all names"):
         fetch("qqqq")
 

@@ -22,14 +22,15 @@ def test_every_released_file_is_there():
         for size in ("vits", "vitb", "vitl")
     }
     omnidata = {"omnidata_dpt_depth_v2", "omnidata_dpt_normal_v2", "omnidata_unet_normal_v1"}
-    assert set(REGISTRY) == depth_anything | set(MIDAS) | omnidata
+    bundled = {"depth_anything_v2_vitt", "midas_tiny"}
+    assert set(REGISTRY) == depth_anything | set(MIDAS) | omnidata | bundled
 
 
 @pytest.mark.parametrize("source", REGISTRY.values(), ids=REGISTRY)
 def test_entries_are_sound(source):
     assert source.name == Path(source.file).stem
     assert REGISTRY[source.name] is source
-    assert source.page.startswith("https://")
+    assert source.page.startswith("https://") or source.package == "bundled"
     assert source.url is None or (source.url.startswith("https://") and source.file in source.url)
     assert source.size is None or source.size > 10**6
     assert source.sha256 is None or re.fullmatch("[0-9a-f]{64}", source.sha256)
