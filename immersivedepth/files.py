@@ -6,6 +6,7 @@ import errno
 import os
 import re
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,9 +21,7 @@ _LONGEST_NAME = 255  # bytes, on all common file systems
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary path with the same suffix; when the block ends well it is synced and renamed to `path`."""
-    mark = f".{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}{path.suffix}"
-    stem = os.fsencode(path.stem)[: _LONGEST_NAME - 1 - len(os.fsencode(mark))].decode(errors="ignore")
-    temporary = path.with_name(f".{stem}{mark}")
+    temporary = _beside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
@@ -39,6 +38,24 @@ def atomic(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+def new_folder(path: Path, name: str, text: str) -> bool:
+    """Make a folder that appears with one text file in it; False if there is one of that name already."""
+    temporary = _beside(path)
+    try:
+        temporary.mkdir(parents=True)
+        (temporary / name).write_text(text, "utf-8")
+        _sync(temporary / name)
+        temporary.rename(path)  # refused where a folder with files is
+        _sync_folder(path.parent)
+    except OSError as error:
+        if error.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+            raise
+        return False
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return True
+
+
 def write_bytes(path: Path, data: bytes) -> Path:
     """Write bytes at once."""
     with atomic(path) as temporary:
@@ -51,16 +68,23 @@ def write_text(path: Path, text: str) -> Path:
     return write_bytes(path, text.encode("utf-8", "backslashreplace"))
 
 
-def sweep(folder: Path) -> list[Path]:
+def sweep(folder: Path, deep: bool = True) -> list[Path]:
     """Remove what killed runs of the past left unfinished; returns what went. Living processes keep theirs."""
     gone = []
-    for path in folder.rglob(f".*{TEMPORARY}*"):
+    for path in list((folder.rglob if deep else folder.glob)(f".*{TEMPORARY}*")):
         match = _UNFINISHED.fullmatch(path.name)
-        if match and path.is_file() and not _another_lives(int(match[1])):
+        if match and not _another_lives(int(match[1])):
             with suppress(OSError):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
                 gone.append(path)
     return gone
+
+
+def _beside(path: Path) -> Path:
+    """A hidden name in the same folder, of this process, with the same suffix."""
+    mark = f".{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}{path.suffix}"
+    stem = os.fsencode(path.stem)[: _LONGEST_NAME - 1 - len(os.fsencode(mark))].decode(errors="ignore")
+    return path.with_name(f".{stem}{mark}")
 
 
 def _another_lives(process: int) -> bool:

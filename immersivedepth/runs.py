@@ -17,7 +17,7 @@ import yaml
 
 from .checks import InputError, ResourceError
 from .config import Run
-from .files import sweep, write_text
+from .files import new_folder, sweep, write_text
 
 log = logging.getLogger("immersivedepth")
 
@@ -41,20 +41,23 @@ class RunFolder:
         With `alike` it must have done the same work: then every job of a multirun finds its own.
         """
         home = Path(run.device.base_exp_dir).expanduser() / run.exp_name
-        old = sorted(p.parent for p in home.glob(f"*/{_CONFIG}")) if run.is_continue else []
+        sweep(home, deep=False)
+        old = sorted(p.parent for p in home.glob(f"[!.]*/{_CONFIG}")) if run.is_continue else []
         if alike:
             old = [path for path in old if work_of(read_config(path)) == work_of(config)]
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         try:
-            folder = cls(old[-1], continued=True) if old else cls(_fresh(home, job))
+            folder = cls(old[-1], continued=True) if old else cls(_fresh(home, job, text))
+            sweep(folder.path)
+            _log_to(folder.path / _LOG)
         except OSError as error:
             raise ResourceError(
                 f"{home}: cannot make a run folder there: {error.strerror}. Set device.base_exp_dir to another place."
             ) from error
-        sweep(folder.path)
-        _log_to(folder.path / _LOG)
         if run.is_continue and not old:
             log.info("is_continue=true, but %s holds no earlier run: starting a new one", home)
-        write_text(folder.path / _CONFIG, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        if old:
+            write_text(folder.path / _CONFIG, text)
         write_text(folder.path / _FACTS, json.dumps(_facts(run), indent=2) + "\n")
         return folder
 
@@ -75,17 +78,16 @@ def work_of(config: dict[str, Any]) -> dict[str, Any]:
     return plain
 
 
-def _fresh(home: Path, job: str) -> Path:
-    """A folder that nobody else has: two runs may start in the same second."""
-    home.mkdir(parents=True, exist_ok=True)
+def _fresh(home: Path, job: str, config: str) -> Path:
+    """A folder that nobody else has: two runs may start in the same second.
+
+    It appears with its config in it: a run that is killed while it starts leaves no folder that none would continue.
+    """
     stem = time.strftime("%Y%m%d-%H%M%S") + (f"-job{job}" if job else "")
     for attempt in range(1000):
         path = home / (f"{stem}-{attempt + 1}" if attempt else stem)
-        try:
-            path.mkdir()
-        except FileExistsError:
-            continue
-        return path
+        if not path.exists() and new_folder(path, _CONFIG, config):
+            return path
     raise FileExistsError(17, "a thousand runs were started within one second")
 
 

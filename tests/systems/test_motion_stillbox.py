@@ -3,11 +3,8 @@
 import inspect
 import math
 import os
-import random
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,7 +26,6 @@ from immersivedepth.scene import Kind, Rig
 from immersivedepth.stages.predict.motion import Motion
 from immersivedepth.stages.project import Icosahedron
 from immersivedepth.systems.motion_stillbox import MotionStillBox, nominal_ways
-from immersivedepth.training import checkpoints
 from immersivedepth.training.records import read_rows
 from immersivedepth.weights import read
 
@@ -344,7 +340,7 @@ def test_what_is_missing_is_told(two):
         Motion(second=second).load()
 
 
-# ---- processes and kills -----------------------------------------------------------------------------------------
+# ---- processes ---------------------------------------------------------------------------------------------------
 
 
 def command(made, base, *more):
@@ -378,65 +374,3 @@ def test_two_processes_do_what_one_does(made, tmp_path):
     assert [r["split"] for r in rows[0]] == ["train", "val"] * 2
     for x, y in zip(*rows, strict=True):
         assert (x["loss"], x["depth_error"]) == pytest.approx((y["loss"], y["depth_error"]), rel=1e-4)
-
-
-def same(a, b):
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, (list, tuple)):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
-
-
-def kill_once(made, base, settings, drawn):
-    """Start or continue the run and kill it: while it starts, or at a random moment after progress of its own."""
-    saved = next(base.rglob("last.ckpt"), None)
-    before = saved.stat().st_mtime_ns if saved else 0
-    early = drawn.random() < 0.2
-    wait = drawn.uniform(0, 4) if early else drawn.uniform(0, 0.5)  # seconds: it takes about 4 to start
-    with subprocess.Popen(
-        command(made, base, *settings, "is_continue=true"),
-        cwd=ROOT,
-        env=ENVIRONMENT,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        deadline = time.monotonic() + 120
-        while not early and process.poll() is None and time.monotonic() < deadline:
-            saved = next(base.rglob("last.ckpt"), None)
-            if saved and saved.stat().st_mtime_ns > before:
-                break
-            time.sleep(0.01)
-        time.sleep(wait)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL, "it ended before it could be killed"
-    for path in (*base.rglob("last.ckpt"), *base.rglob("best.ckpt")):
-        checkpoints.load(path)  # whole, whatever it was doing
-
-
-@pytest.mark.slow
-def test_killed_at_random_and_continued_it_ends_with_the_same_bits(made, tmp_path):
-    """IMMERSIVEDEPTH_KILLS sets how often, IMMERSIVEDEPTH_KILL_SEED when."""
-    kills = int(os.environ.get("IMMERSIVEDEPTH_KILLS", "3"))
-    drawn, base = random.Random(int(os.environ.get("IMMERSIVEDEPTH_KILL_SEED", "7"))), tmp_path / "cut"
-    epochs = 4 + 2 * kills  # of five steps: more than are made before the last kill
-    settings = (f"trainer.epochs={epochs}", "trainer.save_every=1", "scheduler=milestones")
-    run(made, tmp_path / "whole", *settings)
-    for _ in range(kills):
-        kill_once(made, base, settings, drawn)
-    run(made, base, *settings, "is_continue=true")
-    for name in ("last.ckpt", "best.ckpt"):
-        whole, cut = (checkpoints.load(next((tmp_path / d).rglob(name))) for d in ("whole", "cut"))
-        for content in (whole, cut):
-            content["training"].pop("config")
-        assert same(whole["state_dict"], cut["state_dict"]), name
-        assert same(whole["training"]["optimiser"], cut["training"]["optimiser"])
-        assert whole["training"]["position"] == cut["training"]["position"]
-    assert not [p for p in base.rglob("*") if ".part" in p.name]
-    summary = next(base.rglob("progress_log_summary.csv")).read_text().splitlines()
-    assert len(summary) == 1 + epochs
-    assert all(len(line.split("\t")) == 5 for line in summary)
-    whole_log, cut_log = (next((tmp_path / d).rglob("progress_log_full.csv")).read_text() for d in ("whole", "cut"))
-    assert whole_log == cut_log

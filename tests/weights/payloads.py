@@ -1,4 +1,4 @@
-"""Pickles that want to run code. Each would leave a file, the canary, if it were obeyed."""
+"""Pickles that want to run code, each of which would leave a file, the canary, if obeyed; and files with a flaw."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import operator
 import os
 import pathlib
 import pickle
+import random
 import runpy
 import shutil
 import subprocess
@@ -117,3 +118,27 @@ def repack(archive: bytes, data: bytes, compression: int = zipfile.ZIP_STORED) -
         for entry in old.infolist():
             new.writestr(entry.filename, data if entry.filename.endswith("data.pkl") else old.read(entry))
     return buffer.getvalue()
+
+
+def mutate(given: bytes, rng: random.Random) -> bytes:
+    """One of the harms that disks and networks do."""
+    data = bytearray(given)
+    at = rng.randrange(len(data))
+    match rng.randrange(6):
+        case 0:
+            data[at] ^= 1 << rng.randrange(8)
+        case 1:
+            data[at] = (data[at] + rng.randrange(1, 256)) % 256
+        case 2:
+            del data[at:]
+        case 3:
+            end = min(at + 1 + rng.randrange(500), len(data))
+            if not any(data[at:end]):
+                data[at] = 1
+            else:
+                data[at:end] = bytes(end - at)
+        case 4:
+            data[at:at] = rng.randbytes(1 + rng.randrange(50))
+        case 5:
+            data[at : at + 16] = data[at : at + 16][::-1] + b"\0"
+    return bytes(data)

@@ -449,49 +449,6 @@ def test_processes_at_once(server, long, tmp_path, processes, lock):
     assert len(server.asked) == (1 if lock == "lock" else processes)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("lock", ["lock", "nolock"])
-def test_eight_processes_for_25_rounds(server, tmp_path, lock):
-    for round_ in range(25):
-        folder = tmp_path / str(round_)
-        folder.mkdir()
-        server.script = [cut(3000), status(503), cut(9000)]
-        children = [child(server, folder, lock) for _ in range(8)]
-        assert [error for c in children for error in [c.communicate(timeout=60)[1]] if c.returncode] == []
-        assert (folder / "toy.pt").read_bytes() == server.body
-        assert left(folder) == ["toy.pt"]
-
-
-def kill_while_fetching(server, folder, rounds):
-    """Kill -9 at random moments; how many of the children were killed in time."""
-    rng = random.Random(3)
-    target, killed = folder / "toy.pt", 0
-    for _ in range(rounds):
-        target.unlink(missing_ok=True)
-        before = len(server.asked)
-        process = child(server, folder)
-        while len(server.asked) == before and process.poll() is None:
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.15))
-        process.kill()
-        process.communicate()
-        killed += process.returncode == -9
-        if target.exists():
-            assert target.read_bytes() == server.body
-    return killed
-
-
-@pytest.mark.parametrize("rounds", [8, pytest.param(200, marks=pytest.mark.slow)])
-def test_kill_9(server, long, tmp_path, register, rounds):
-    server.body, server.pace = long, 0.002  # about 0.1 s for the whole file
-    assert kill_while_fetching(server, tmp_path, rounds) >= rounds // 2  # else the killing came too late to test
-    (tmp_path / "toy.pt").unlink(missing_ok=True)
-    server.pace = 0.0
-    register(url=server.url, size=len(server.body), sha256=server.sha256)
-    fetch("toy", settings=Weights(folder=str(tmp_path)))
-    assert (tmp_path / "toy.pt").read_bytes() == server.body
-
-
 def test_the_network_is_not_touched_when_the_file_is_there(toy, quick, monkeypatch):
     path = fetch("toy", settings=quick)
 

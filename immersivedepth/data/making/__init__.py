@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, Protocol
 from tqdm import tqdm
 
 from ...checks import ConfigError, Range, ResourceError
+from ...files import sweep
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ class MakeData:
     def __call__(self) -> list[Path]:
         """Make what is missing, and name the lists of the layout."""
         maker, root = self.maker(), self.root
+        sweep(root)
         tasks = maker.tasks()
         missing = [task for task in tasks if not maker.done(task)]
         log.info("%s: %d of %d pieces are to be made", root, len(missing), len(tasks))

@@ -1,0 +1,65 @@
+"""Command lines in processes of their own that are forked from one that has imported everything: 0.1 s each, not 4."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
+_context = multiprocessing.get_context("forkserver")
+_context.set_forkserver_preload(["tests.faults.imports"])
+
+
+def start(work: Callable[..., Any], *given: Any, **environment: str) -> BaseProcess:
+    """`work(*given)` in a child whose exit code tells how it ended; negative ones are signals."""
+    process = _context.Process(target=_begin, args=(environment, work, given))
+    process.start()
+    return process
+
+
+def command(said: Path, *arguments: str, before: Callable[[], Any] | None = None, **environment: str) -> BaseProcess:
+    """The command line in a child; what it says on stdout and stderr goes into files in the folder `said`."""
+    said.mkdir(parents=True, exist_ok=True)
+    return start(_command, said, arguments, before, **environment)
+
+
+def ended(process: BaseProcess, seconds: float = 240) -> int:
+    """Wait for the end of a child; its exit code."""
+    process.join(seconds)
+    if process.exitcode is None:
+        process.kill()
+        process.join()
+        raise AssertionError(f"a child did not end within {seconds} s")
+    return process.exitcode
+
+
+def errors(said: Path) -> str:
+    """What a child said on stderr, without progress bars."""
+    lines = (said / "stderr").read_text().replace("\r", "\n").splitlines()
+    return "\n".join(line for line in lines if line.strip() and "it/s" not in line and "/step" not in line)
+
+
+def _begin(environment: Mapping[str, str], work: Callable[..., Any], given: tuple[Any, ...]) -> None:
+    os.environ.update(environment)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the server that forks ignores it
+    work(*given)
+
+
+def _command(said: Path, arguments: tuple[str, ...], before: Callable[[], Any] | None) -> None:
+    import core_exp_runner
+
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        handle = os.open(said / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(handle, number)
+        os.close(handle)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+    sys.argv = ["core_exp_runner.py", *arguments]
+    if before is not None:
+        before()
+    core_exp_runner.main()
