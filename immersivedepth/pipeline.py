@@ -10,6 +10,7 @@ from .checks import ConfigError
 from .config import build
 from .scene import Geometry, Panorama
 from .stages import protocols as stage
+from .stages.sound import sound, tell
 
 Stages = TypeVar("Stages", "Pipeline", "Finish")
 
@@ -43,8 +44,8 @@ class Pipeline:
         for enhance in self.enhance.values():
             seen = enhance(seen)
         views = self.project(seen)
-        predictions = {name: predict(views) for name, predict in self.predict.items()}
-        aligned = self.align(self.fuse(predictions))
+        predictions, lost = sound({name: predict(views) for name, predict in self.predict.items()})
+        aligned = tell(self.align(self.fuse(predictions)), lost)
         return self.finish(replace(self.blend(aligned, panorama.size), aligned=aligned), panorama)
 
     @property

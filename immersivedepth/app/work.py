@@ -37,6 +37,7 @@ from ..render.settings import Film
 from ..scene import Geometry, Kind, Panorama, Rig, Views
 from ..stages import protocols as stage
 from ..stages.export.quality import assess
+from ..stages.sound import sound
 from ..training import modes
 from ..visual.colours import ColourMap, Picture, colour_distance, distance_scale
 from ..visual.grids import rgb_picture, shrunk
@@ -217,8 +218,10 @@ def look_at(picture: Tensor, predict: stage.Predict, fov: float) -> tuple[Tensor
     square = small[:, :, rows][:, :, :, columns]
     tan = math.tan(math.radians(fov / 2))
     rig = Rig(pinhole.look_along(torch.tensor([[1.0, 0.0, 0.0]])), torch.tensor([tan]), side)
-    found = predict(Views(square, rig))
+    seen = predict(Views(square, rig))
+    found = sound({seen.models[0] if seen.models else "the network": seen})[0].popitem()[1]
     values = found.values[:, :, top : top + h, left : left + w].float().cpu()
+    values = torch.where(values.isfinite(), values, 0.0)  # single pixels without a number
     return F.interpolate(values, (height, width), mode="bilinear", align_corners=False)[0], found.kinds[0]
 
 

@@ -31,6 +31,8 @@ class Position:
     best: float | None = None  # of the monitored value
     best_epoch: int = 0
     waited: int = 0  # validations since then
+    broken: int = 0  # steps that were left out, because loss or gradients were not finite
+    broken_in_a_row: int = 0
     sums: dict[str, tuple[float, float]] = field(default_factory=dict)  # of the epoch that is not finished
 
 

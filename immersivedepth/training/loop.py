@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..checks import ConfigError, UserError
+from ..checks import ConfigError
 from ..data.samples import Samples, Stream
-from . import checkpoints, sampling
+from . import broken, checkpoints, sampling
 from .checkpoints import Position
 from .interrupts import Interrupts
 from .judging import evaluation_batches, judged
@@ -28,10 +28,6 @@ from .tally import Tally
 from .trainer import Trainer
 
 log = logging.getLogger(__name__)
-
-
-class Diverged(UserError):
-    """The loss is no longer a number."""
 
 
 @dataclass(frozen=True)
@@ -192,6 +188,8 @@ class Loop:
         state = np.random.SeedSequence([self.seed, self.position.step, self.fabric.global_rank]).generate_state(1)
         torch.manual_seed(int(state[0]))
         self.optimiser.zero_grad(set_to_none=True)
+        buffers = [(buffer, buffer.clone()) for buffer in self.inner.buffers()]  # statistics of batches
+        counted: list[dict[str, Share]] = []
         for number, given in enumerate(parts):
             batch, more = self.system.varied(given), number + 1 < len(parts)
             with self.fabric.no_backward_sync(self.net, enabled=more) if more else nullcontext():
@@ -199,42 +197,57 @@ class Loop:
                 losses = self.system.losses(outputs, batch)
                 loss = torch.stack(list(losses.values())).sum()
                 self.fabric.backward(loss / len(parts))
-            self.measured = self._count(self.tally, outputs, batch, losses, loss)
-        if self.trainer.clip_norm is not None:
-            self.fabric.clip_gradients(
-                self.net, self.optimiser, max_norm=self.trainer.clip_norm, error_if_nonfinite=False
-            )
-        self.optimiser.step()
-        if self.ema is not None:
-            self.ema.update_parameters(self.inner)
-        if self.scheduler is not None and self.trainer.schedule == "step":
-            self.scheduler.step()
+            self.measured = self._measured(outputs, batch)
+            counted.append({**self._shares(batch, losses, loss), **self.measured})
         self.loss = loss.detach()
         self.losses = {name: value.detach() for name, value in losses.items()}
+        sound = self._sound_gradients()
+        if sound or _scaler(self.fabric):  # which leaves out the step by itself, and must learn of it
+            self.optimiser.step()
+        broken.count(self.position, sound)
+        for shares in counted:
+            self.tally.add(shares if sound else dict.fromkeys(shares, (torch.zeros(()), torch.zeros(()))))
+        if sound and self.ema is not None:
+            self.ema.update_parameters(self.inner)
+        if not sound:
+            with torch.no_grad():
+                for buffer, before in buffers:
+                    buffer.copy_(before)
+        if self.scheduler is not None and self.trainer.schedule == "step":
+            self.scheduler.step()
 
-    def _count(
-        self, tally: Tally, outputs: Any, batch: dict[str, Any], losses: dict[str, Tensor], loss: Tensor
-    ) -> dict[str, Share]:
+    def _sound_gradients(self) -> bool:
+        """Whether the step may be taken; the gradients, which all processes share, are clipped on the way."""
+        if self.trainer.clip_norm is not None:
+            norm = self.fabric.clip_gradients(
+                self.net, self.optimiser, max_norm=self.trainer.clip_norm, error_if_nonfinite=False
+            )
+        else:
+            norm = broken.norm_of(self.inner.parameters())
+        if self.fabric.world_size == 1:
+            norm = norm + self.loss
+        return math.isfinite(float(norm))
+
+    def _shares(self, batch: dict[str, Any], losses: dict[str, Tensor], loss: Tensor) -> dict[str, Share]:
         size = next(len(v) for v in batch.values() if isinstance(v, Tensor))
         count = torch.tensor(float(size))
         with torch.no_grad():
             shares = {f"loss/{k}": (v * size, count) for k, v in losses.items()} if len(losses) > 1 else {}
-            measured = self.system.metrics(outputs, batch)
-            tally.add({"loss": (loss * size, count), **shares, **measured})
-        return measured
+            return {"loss": (loss * size, count), **shares}
+
+    def _measured(self, outputs: Any, batch: dict[str, Any]) -> dict[str, Share]:
+        with torch.no_grad():
+            return self.system.metrics(outputs, batch)
 
     def _after_step(self) -> None:
         position, trainer = self.position, self.trainer
         position.step += 1
         position.step_in_epoch += 1
         self.bar.update()
+        remedy = "lower trainer.optimiser.lr or set trainer.clip_norm"
+        broken.heed(position, trainer.broken_steps, remedy, self.last)
         if position.step % trainer.log_every == 0 or position.step == self.total:
             value = float(self.loss)
-            if not math.isfinite(value):
-                raise Diverged(
-                    f"the loss is {value} at step {position.step}: lower trainer.optimiser.lr or set "
-                    f"trainer.clip_norm; the last checkpoint is {self.last}"
-                )
             rate = self.optimiser.param_groups[0]["lr"]
             self.bar.set_postfix(loss=f"{value:.4g}", refresh=False)
             if self.records:
@@ -242,6 +255,8 @@ class Loop:
                 now = Tally()
                 now.add(self.measured)
                 figures = {"loss": value, **terms, **self.system.summary(now.means()), "lr": float(rate)}
+                if position.broken:
+                    figures["broken_steps"] = position.broken
                 row = self.records.note("train", position, figures, whole_epoch=False)
                 self.system.recorded(self.folder, row)
         code = self.interrupts.agree(self.fabric)
@@ -262,7 +277,7 @@ class Loop:
         if self.val_data is not None or self.trainer.overfit_batches:
             tally = Tally()
             for outputs, batch, losses, loss in self._judged(self._validation_batches()):
-                self._count(tally, outputs, batch, losses, loss)
+                tally.add({**self._shares(batch, losses, loss), **self._measured(outputs, batch)})
             figures = self._figures(tally)
             self._note("val", figures)
         if self.trainer.monitor not in figures:

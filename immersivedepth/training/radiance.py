@@ -30,7 +30,7 @@ from ..render.layers import relax
 from ..render.paths import CirclePoseSampler
 from ..render.protocol import Camera, Pose
 from ..visual.colours import colour_distance, distance_scale
-from . import checkpoints
+from . import broken, checkpoints
 from .checkpoints import Position
 from .interrupts import Interrupts
 from .records import Records
@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 VIEW_ROWS = 256  # of views beside the panorama, and of pictures of the field; no more than the panorama has
 GEOMETRY, APPEARANCE = "geometry", "appearance"
+_MOST_BROKEN = 10  # steps in a row without finite loss and gradients
 DILATION, EROSION = 5, 9  # pixels across, of the ellipses that clean the mask of what is visible
 
 
@@ -94,12 +95,15 @@ class Fit:
     position: Position = field(default_factory=Position)
     resting: Any = None  # the optimiser of a phase that was stopped
 
+    @property
+    def last(self) -> Path:
+        return self.folder / checkpoints.FOLDER / checkpoints.LAST
+
     def __call__(self, continued: bool) -> Field:
         """Train to the end."""
-        place = self.folder / checkpoints.FOLDER / checkpoints.LAST
         self.poses = self._poses()
-        if continued and place.is_file():
-            self._continue(place)
+        if continued and self.last.is_file():
+            self._continue(self.last)
         else:
             torch.manual_seed(self.seed)
             self.pool = Pool([self.source])
@@ -169,6 +173,7 @@ class Fit:
             position.step_in_epoch += 1
             position.step += 1
             self.bar.update()
+            broken.heed(position, _MOST_BROKEN, "lower field.rate", self.last)
             due = time.monotonic() - self.saved > 60 * self.settings.save_minutes
             if position.step_in_epoch < total and (due or self.interrupts.code):
                 self._save(optimiser)
@@ -198,7 +203,10 @@ class Fit:
         loss = torch.stack(list(losses.values())).sum()
         if loss.requires_grad:
             loss.backward()
-            optimiser.step()
+            sound = math.isfinite(float(broken.norm_of(self.field.parameters()) + loss.detach()))
+            if sound:
+                optimiser.step()
+            broken.count(self.position, sound)
         if (self.position.step + 1) % self.settings.log_every == 0:
             name = "lr_app" if appearance else "lr_geo"
             figures = {key: float(value.detach()) for key, value in losses.items()}
@@ -221,7 +229,7 @@ class Fit:
     def _save(self, optimiser: torch.optim.Optimizer | None) -> None:
         self.saved = time.monotonic()
         checkpoints.save(
-            self.folder / checkpoints.FOLDER / checkpoints.LAST,
+            self.last,
             {name: value.cpu() for name, value in self.field.state_dict().items()},
             self.position,
             phase=APPEARANCE if self.position.epoch % 2 else GEOMETRY,

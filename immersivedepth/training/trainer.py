@@ -40,6 +40,7 @@ class Trainer:
     nodes: Annotated[int, Range(1)] = 1
     sync_batchnorm: bool = False  # statistics over all processes (CUDA)
     clip_norm: Annotated[float, Range(0)] | None = None
+    broken_steps: Annotated[int, Range(1)] = 10  # in a row without finite loss and gradients before it ends
     ema: Annotated[float, Range(0, 1)] | None = None  # decay of the running mean of the weights
     monitor: str = "loss"  # the validation figure that decides which epoch is best
     better: Literal["lower", "higher"] = "lower"

@@ -17,8 +17,8 @@ import torch
 from immersivedepth.checks import ConfigError, InputError, WeightsError
 from immersivedepth.data import images
 from immersivedepth.training import Trainer, checkpoints
+from immersivedepth.training.broken import Diverged
 from immersivedepth.training.checkpoints import Position
-from immersivedepth.training.loop import Diverged
 from immersivedepth.training.records import read_rows
 from immersivedepth.weights import read
 

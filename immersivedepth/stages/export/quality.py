@@ -47,7 +47,8 @@ def assess(geometry: Geometry) -> dict[str, Any]:
         "spread": None if geometry.spread is None else _quantiles(geometry.spread[geometry.mask & known]),
         "instances": None if geometry.instances is None else len(geometry.instances.classes),
     }
-    return {**found, "advice": _advice(found), "stages": geometry.report}
+    advice = [*geometry.report.get("notes", []), *_advice(found)]
+    return {**found, "advice": advice, "stages": geometry.report}
 
 
 def seam_score(distance: Tensor, mask: Tensor) -> float | None:

@@ -10,13 +10,19 @@ from torch import Tensor
 
 from ...checks import Range
 from ...geometry import pinhole, sphere
-from ...scene import Geometry, Panorama
+from ...scene import Geometry, Panorama, unit_image
 from .sky import find_sky
+
+_WORK = 256  # rows at which texture is looked for
+_TEXTURE = 2.5 / 255  # second difference of neighbours; a smooth ramp in 8 bits has up to 2
+_LEAST_TEXTURED = 0.005  # of the sphere; the bare edges of an empty white room are some hundredths
 
 
 @dataclass
 class ValidGeometry:
     """Distrust sky, depth edges, pixels whose views are few or disagree, the tripod, and what is not shown.
+
+    A picture of one colour, or of nothing but a smooth ramp, tells no shape: then all of it is distrusted.
 
     sky: `given` takes the sky of the predictors, `guess` falls back on colour, position and distance where they give
     none, `none` keeps whatever is there and looks for none.
@@ -46,8 +52,16 @@ class ValidGeometry:
             doubts["tripod"] = nadir_disc(geometry.distance, self.nadir)
         if panorama.mask is not None:
             doubts["not_shown"] = ~panorama.mask
+        notes = list(geometry.report.get("notes", ()))
+        if _textured(panorama) < _LEAST_TEXTURED:
+            doubts["featureless"] = torch.ones_like(geometry.mask)
+            notes.append("the picture shows next to no features; its shape is a guess")
         mask = ~torch.stack(list(doubts.values())).any(0)
-        report = {**geometry.report, "segment": {"distrusted": _shares(doubts), "trusted": _share(mask)}}
+        report = {
+            **geometry.report,
+            "notes": notes,
+            "segment": {"distrusted": _shares(doubts), "trusted": _share(mask)},
+        }
         return replace(geometry, mask=mask, report=report)
 
 
@@ -84,6 +98,19 @@ def with_sky(geometry: Geometry, sky: Tensor) -> Geometry:
     distance = geometry.distance.masked_fill(sky, torch.inf)
     normal = None if geometry.normal is None else geometry.normal * ~sky
     return replace(geometry, distance=distance, normal=normal, sky=sky, mask=geometry.mask & ~sky)
+
+
+def _textured(panorama: Panorama) -> float:
+    """Share of the sphere, of the shown part alone, where neighbouring pixels form more than a smooth ramp."""
+    rows = min(_WORK, panorama.size[0])
+    image = sphere.resize_erp(unit_image(panorama.image), rows, 2 * rows)
+    bend = (image.roll(1, -1) + image.roll(-1, -1) - 2 * image).abs().amax(0, keepdim=True)
+    down = (image[:, 2:] + image[:, :-2] - 2 * image[:, 1:-1]).abs().amax(0, keepdim=True)
+    textured = torch.maximum(bend, F.pad(down, (0, 0, 1, 1))) > _TEXTURE
+    if panorama.mask is None:
+        return _share(textured)
+    shown = sphere.resize_erp(panorama.mask.float(), rows, 2 * rows, "nearest") > 0.5
+    return _share(textured & shown) / max(_share(shown), 1e-6)
 
 
 def _share(mask: Tensor) -> float:
