@@ -2,14 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check slow faults faults-quick app clean help
+.PHONY: demo test check audit slow faults faults-quick app clean help
 
 help:
 	@echo "make demo    panorama to geometry on the sample picture, offline"
 	@echo "make app     a page in the browser: upload a panorama, walk into it"
 	@echo "make test    all fast tests        make slow   the slow ones as well"
 	@echo "make faults  everything that can go wrong, at full size (hours)      make faults-quick   a small part"
-	@echo "make check   lint and types        make clean  remove .venv and outputs"
+	@echo "make check   lint and types        make audit  known vulnerabilities of the packages"
+	@echo "make clean   remove .venv and outputs"
 
 # Installed again only when pyproject.toml has changed since.
 .venv/installed: pyproject.toml
@@ -49,6 +50,10 @@ check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Known vulnerabilities of the packages; passes where no index can be asked.
+audit: .venv/installed-dev
+	$(BIN)/python .ci/audit.py
 
 clean:
 	rm -rf .venv outputs build *.egg-info

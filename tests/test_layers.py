@@ -1,4 +1,7 @@
-"""Who may import whom. The order of LAYERS is the architecture; forbidden words are forbidden everywhere."""
+"""Who may import whom. The order of LAYERS is the architecture; forbidden words are forbidden everywhere.
+
+What no line may read, write or run stands in tests/faults/test_gates.py.
+"""
 
 import ast
 import re
@@ -91,30 +94,10 @@ def test_forbidden(reason):
 
 
 def calls(path: Path, *names: str):
-    """Lines of calls to functions such as torch.load or open."""
+    """Lines of calls to functions such as print."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Call) and ast.unparse(node.func) in names:
             yield node
-
-
-def test_one_reader_of_weights():
-    for path in CODE:
-        for call in calls(path, "torch.load", "pickle.load", "pickle.loads", "safetensors.torch.load_file"):
-            assert "weights" in path.relative_to(ROOT).as_posix(), f"{path}:{call.lineno} reads weights by itself"
-            if ast.unparse(call.func) == "torch.load":
-                assert "weights_only=True" in ast.unparse(call), f"{path}:{call.lineno}"
-
-
-def test_one_reader_of_images():
-    for path in CODE:
-        for call in calls(path, "cv2.imread", "cv2.imwrite", "Image.open", "OpenEXR.File", "imageio.imread"):
-            assert path.name in ("images.py",) or "images" in path.parts, f"{path}:{call.lineno} opens images by itself"
-
-
-def test_nothing_evaluates_text():
-    for path in CODE:
-        for call in calls(path, "eval", "exec", "compile", "os.system", "instantiate", "hydra.utils.instantiate"):
-            pytest.fail(f"{path}:{call.lineno} calls {ast.unparse(call.func)}")
 
 
 def test_nothing_prints_but_the_command_line():
