@@ -196,7 +196,12 @@ def run(cfg: DictConfig, job: str = "") -> None:
     torch.manual_seed(settings.seed)
     if settings.device.threads:
         torch.set_num_threads(settings.device.threads)
-    MODES[settings.mode](config, job)
+    from immersivedepth import runs
+
+    try:
+        MODES[settings.mode](config, job)
+    finally:
+        runs.release()
 
 
 def run_job(cfg: DictConfig) -> None:

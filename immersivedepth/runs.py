@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
+import atexit
+import errno
 import importlib.metadata
 import json
 import logging
 import os
 import platform
+import socket
 import sys
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from .checks import InputError, ResourceError
+from .checks import ConfigError, InputError, ResourceError
 from .config import Run
-from .files import new_folder, sweep, write_text
+from .files import new_folder, process_lives, sweep, write_text
 
 log = logging.getLogger("immersivedepth")
 
 # The packages whose versions decide the numbers of a run.
 _VERSIONED = ("immersivedepth", "torch", "timm", "numpy", "scipy", "opencv-python-headless", "hydra-core", "OpenEXR")
 _CIRCUMSTANCES = ("device", "exp_name", "is_continue", "debug", "evaluation", "runs")
-_CONFIG, _FACTS, _LOG = "config.yaml", "run.json", "run.log"
+_CONFIG, _FACTS, _LOG, _LOCK = "config.yaml", "run.json", "run.log", "run.lock"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # what file systems without locks say
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class RunFolder:
     def open(cls, run: Run, config: dict[str, Any], job: str = "", alike: bool = False) -> RunFolder:
         """Make <base>/<exp_name>/<date-time>, or with is_continue=true take the newest one there is.
 
-        With `alike` it must have done the same work: then every job of a multirun finds its own.
+        With `alike` it must have done the same work: then every job of a multirun finds its own. One process at a
+        time works in a folder: a second one is refused.
         """
         home = Path(run.device.base_exp_dir).expanduser() / run.exp_name
         sweep(home, deep=False)
@@ -48,6 +54,7 @@ class RunFolder:
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         try:
             folder = cls(old[-1], continued=True) if old else cls(_fresh(home, job, text))
+            hold(folder.path)
             sweep(folder.path)
             _log_to(folder.path / _LOG)
         except OSError as error:
@@ -89,6 +96,85 @@ def _fresh(home: Path, job: str, config: str) -> Path:
         if not path.exists() and new_folder(path, _CONFIG, config):
             return path
     raise FileExistsError(17, "a thousand runs were started within one second")
+
+
+_held: list[tuple[int, int, Path]] = []  # of this process: its number, the open file, its path
+
+
+def hold(folder: Path) -> None:
+    """Keep other processes out of a folder until `release`, the next `hold` or the end of this process.
+
+    The system's lock ends with the process, however that ends, also on another machine; its file names process and
+    host. Where a file system knows no locks, the number of the process decides.
+    """
+    release()
+    path = folder / _LOCK
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            holder = _holder(handle)
+            if not _lock(handle, holder):
+                who = f"process {holder['process']} on {holder['host']}" if holder else "another process"
+                raise ConfigError(
+                    f"{folder}: {who} is at work there: wait for its end, or start anew with is_continue=false or "
+                    "another exp_name"
+                )
+            if _is_named(handle, path):  # else its holder took it away in between
+                break
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)
+    os.lseek(handle, 0, os.SEEK_SET)
+    os.truncate(handle, 0)
+    os.write(handle, json.dumps({"process": os.getpid(), "host": socket.gethostname()}).encode())
+    _held.append((os.getpid(), handle, path))
+    if holder:
+        log.info("%s: takes over from process %s on %s, which is gone", folder, holder["process"], holder["host"])
+
+
+@atexit.register
+def release() -> None:
+    """Let others work in the folder that this process holds."""
+    while _held:
+        process, handle, path = _held.pop()
+        if process == os.getpid():  # a fork holds nothing
+            with suppress(OSError):
+                path.unlink()
+        with suppress(OSError):
+            os.close(handle)
+
+
+def _holder(handle: int) -> dict[str, Any] | None:
+    try:
+        found = json.loads(os.read(handle, 4096))
+        return {"process": int(found["process"]), "host": str(found["host"])}
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _lock(handle: int, holder: dict[str, Any] | None) -> bool:
+    """Whether the lock is ours now; record locks, which no forked reader of samples inherits."""
+    try:
+        import fcntl
+    except ImportError:  # not a POSIX system
+        return True
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            return False
+        if error.errno not in _NO_LOCKS:
+            raise
+        here = holder is not None and holder["host"] == socket.gethostname() and holder["process"] != os.getpid()
+        return not (holder and here and process_lives(holder["process"]))
+    return True
+
+
+def _is_named(handle: int, path: Path) -> bool:
+    with suppress(OSError):
+        return os.path.samestat(os.fstat(handle), path.stat())
+    return False
 
 
 def _facts(run: Run) -> dict[str, Any]:
