@@ -188,10 +188,17 @@ def inside(tree, *contexts):
             yield from range(node.lineno, (node.end_lineno or node.lineno) + 1)
 
 
+def in_memory(tree):
+    """Names that stand for files in memory."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and ast.unparse(node.value) in ("io.BytesIO()", "io.StringIO()"):
+            yield from (ast.unparse(target) for target in node.targets)
+
+
 def writing(name, tree):
     if name == "immersivedepth/files.py":  # the one writer itself
         return
-    safe = set(inside(tree, "atomic"))
+    safe, memory = set(inside(tree, "atomic")), set(in_memory(tree))
     for called, node in calls(tree, name):
         method = called.rpartition(".")[2]
         writes = (
@@ -201,6 +208,7 @@ def writing(name, tree):
         )
         if called in ("zipfile.ZipFile", "av.open", "tarfile.open", "gzip.open"):
             writes = len(node.args) > 1 and ast.unparse(node.args[1])[1:2] in ("w", "a", "x")
+        writes = writes and not (node.args and ast.unparse(node.args[0]) in memory)
         if writes and node.lineno not in safe and (name, called) not in OWN_WRITING:
             yield node.lineno, called
 
