@@ -16,6 +16,7 @@ import hydra
 from omegaconf import DictConfig
 
 from immersivedepth import config as configs
+from immersivedepth import memory
 from immersivedepth.checks import ConfigError, InputError
 from immersivedepth.command_line import one_line, preflight
 
@@ -187,12 +188,14 @@ MODES: dict[str, Callable[[dict[str, Any], str], None]] = {
 
 def run(cfg: DictConfig, job: str = "") -> None:
     """Check everything, then do what `mode` says."""
+    memory.check_limit()
     config = configs.resolve(cfg)
     settings = configs.run_of(config)
     if settings.mode not in MODES:
         raise ConfigError(f"mode={settings.mode}: expected one of {', '.join(MODES)}")
     import torch
 
+    memory.check_limit()  # again, for now it is known what torch takes
     torch.manual_seed(settings.seed)
     if settings.device.threads:
         torch.set_num_threads(settings.device.threads)

@@ -8,11 +8,13 @@ from typing import Any, NoReturn
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from . import memory
 from .checks import ConfigError, ResourceError, UserError
 from .config import CONF, HYDRA_TRUSTED, check_targets, explain, nearest
 
 # Classes a logging config may name; everything else could call any function with any argument.
 _LOGGING = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "colorlog.ColoredFormatter")
+_DISK = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO, errno.EFBIG)  # what disks say
 _SEARCH_PATHS = ("pkg://immersivedepth.conf", "pkg://hydra.conf", "file://")
 
 
@@ -88,20 +90,16 @@ def one_line(error: BaseException) -> tuple[str, int]:
         return _join(str(error)), error.code
     if isinstance(error, HydraException | OmegaConfBaseException | yaml.YAMLError):
         return _of_hydra(error), ConfigError.code
-    if _out_of_memory(error):
+    if memory.lacking(error):
+        detail = _join(str(error))[:200] or type(error).__name__
         return (
-            "out of memory: try a smaller dataset.image_resize, project.resolution or predict.<name>.batch_size, "
-            f"or device.kind=cpu ({_join(str(error))[:200]})",
+            f"out of memory: {memory.shortage(error)}: try a smaller dataset.image_resize, project.resolution, "
+            f"predict.<name>.batch_size or trainer.batch_size, or device.kind=cpu ({detail})",
             ResourceError.code,
         )
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in _DISK:
         return f"{error.filename or 'disk'}: {error.strerror}: choose another device.base_exp_dir", ResourceError.code
     return f"{type(error).__name__}: {_join(str(error))} (a fault of the program; debug=true shows where)", 1
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    named = type(error).__name__ in ("MemoryError", "OutOfMemoryError", "_ArrayMemoryError")
-    return named or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
 
 
 def _of_hydra(error: BaseException) -> str:

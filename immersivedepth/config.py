@@ -23,6 +23,7 @@ from typing import Annotated, Any, Literal
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from . import memory
 from .checks import ConfigError, Range
 
 # Modules whose classes a config may build, and whose functions it may bind with `_partial_: true`.
@@ -199,6 +200,8 @@ def _locate(target: str, path: str) -> Callable[..., Any]:
     try:
         found = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:
+        if memory.lacking(error):
+            raise
         raise ConfigError(f"{path}: _target_ {target} does not exist ({error})") from error
     home = str(getattr(found, "__module__", ""))
     if not (inspect.isclass(found) or inspect.isfunction(found)) or not f"{home}.".startswith(

@@ -200,12 +200,24 @@ def _facts(run: Run) -> dict[str, Any]:
     }
 
 
+class _Log(logging.FileHandler):
+    """The log of a run; that the disk is full is told by whoever writes results, not by the log as well."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
+
+
 def _log_to(path: Path) -> None:
     """Everything goes to the log of the run, and to that of no earlier one."""
     for handler in list(log.handlers):
         if isinstance(handler, logging.FileHandler):
             log.removeHandler(handler)
             handler.close()
-    to_file = logging.FileHandler(path, encoding="utf-8")
+    to_file = _Log(path, encoding="utf-8")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     log.addHandler(to_file)

@@ -14,9 +14,9 @@ from typing import get_args
 
 from ..checks import ConfigError
 from ..config import CONF
+from ..memory import human
 from ..visual.colours import ColourMap
 from ..weights import REGISTRY, Source, Weights
-from ..weights.download import human
 from ..weights.finding import places
 from .settings import App
 

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from ..checks import ResourceError, WeightsError
 from ..files import TEMPORARY, atomic
+from ..memory import human
 from .reading import damage, digest
 
 log = logging.getLogger(__name__)
@@ -307,15 +308,3 @@ def _append(handle: IO[bytes], chunk: bytes) -> None:
 
 def _say(error: BaseException) -> str:
     return "no answer in time" if isinstance(error, TimeoutError) else str(error) or type(error).__name__
-
-
-def human(size: int | None) -> str:
-    """A size for a person: 1.34 GB."""
-    if size is None:
-        return "size unknown"
-    value = float(size)
-    for unit in ("B", "kB", "MB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.3g} GB"

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from ..checks import Range, ResourceError, WeightsError
 from ..files import write_text
-from .download import Patience, download, human, locked, sweep_stale
+from ..memory import human
+from .download import Patience, download, locked, sweep_stale
 from .reading import damage, digest, read, remember
 from .registry import HUB, HUB_PAGE, REGISTRY, Source, known
 

@@ -15,7 +15,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checks import WeightsError
+from .. import memory
+from ..checks import ResourceError, WeightsError
 
 if TYPE_CHECKING:  # the registry and its table are shown without loading torch, which takes over a second
     from torch import Tensor, nn
@@ -200,6 +201,11 @@ def _content(path: Path, sha256: str | None, *, lenient: bool) -> Any:
             head = handle.read(9)
         return _safetensors(path) if _is_safetensors(head, path) else _torch(path, head[:2] == b"PK", lenient)
     except (OSError, MemoryError) as error:
+        size, free = path.stat().st_size, memory.left()
+        if memory.lacking(error) and free is not None and free < 2 * size:  # else the file asks for more than it holds
+            raise ResourceError(
+                f"{path}: not enough memory to read it ({memory.shortage(error, size)}): choose a smaller network"
+            ) from error
         raise WeightsError(f"{path}: cannot be read: {error or type(error).__name__}.") from error
 
 
@@ -215,6 +221,8 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         return dict(load_file(path))
     except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
+        if memory.lacking(error):
+            raise MemoryError(_first(error)) from error
         raise WeightsError(f"{path}: damaged safetensors file ({_first(error)}). Fetch it again.") from error
 
 
@@ -232,6 +240,8 @@ def _torch(path: Path, archive: bool, lenient: bool) -> Any:
         except (OSError, MemoryError):
             raise
         except Exception as error:  # a broken pickle can raise almost anything
+            if memory.lacking(error):
+                raise MemoryError(_first(error)) from error
             if wanted := _wanted(path, archive, error):
                 raise WeightsError(
                     f"{path}: refused, it wants to run code: {wanted}. Only plain tensors are read; ask its maker for "

@@ -26,7 +26,7 @@ def start(work: Callable[..., Any], *given: Any, **environment: str) -> BaseProc
 def command(said: Path, *arguments: str, before: Callable[[], Any] | None = None, **environment: str) -> BaseProcess:
     """The command line in a child; what it says on stdout and stderr goes into files in the folder `said`."""
     said.mkdir(parents=True, exist_ok=True)
-    return start(_command, said, arguments, before, **environment)
+    return start(run, said, arguments, before, **environment)
 
 
 def ended(process: BaseProcess, seconds: float = 240) -> int:
@@ -51,7 +51,8 @@ def _begin(environment: Mapping[str, str], work: Callable[..., Any], given: tupl
     work(*given)
 
 
-def _command(said: Path, arguments: tuple[str, ...], before: Callable[[], Any] | None) -> None:
+def run(said: Path, arguments: tuple[str, ...], before: Callable[[], Any] | None = None) -> None:
+    """The command line in this process, whose output goes into files."""
     import core_exp_runner
 
     for number, name in ((1, "stdout"), (2, "stderr")):

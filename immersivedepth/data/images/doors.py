@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from ... import memory
 from ...checks import InputError, ResourceError
 
 MAX_SIZE = (16384, 8192)  # width and height; the product counts
@@ -89,12 +90,13 @@ class Source:
     format: str
     length: int  # bytes
     max_size: tuple[int, int]
+    decoded: int | None = None  # bytes that the pixels take, once the header is read
 
     def error(self, found: str) -> InputError:
         return InputError(f"{show(self.path)} {found}")
 
     def check_size(self, width: int, height: int, channels: int = 3) -> None:
-        most = self.max_size[0] * self.max_size[1]
+        most, self.decoded = self.max_size[0] * self.max_size[1], 4 * channels * width * height
         if width < 1 or height < 1:
             raise self.error(f"is damaged: its header says {width}x{height} pixels")
         if width * height > most:
@@ -142,10 +144,10 @@ def opened(path: str | Path, max_size: tuple[int, int]) -> Iterator[Source]:
             yield source
         except InputError:
             raise
-        except MemoryError as error:
-            need = f"a {source.format} of {length / 2**20:.0f} MiB"
-            raise ResourceError(f"{show(path)}: not enough memory to decode {need}; make it smaller") from error
         except Exception as error:  # decoders raise nearly anything on damaged files
+            if memory.lacking(error):
+                what = f"a {source.format} of {memory.human(length)} ({memory.shortage(error, source.decoded)})"
+                raise ResourceError(f"{show(path)}: not enough memory to decode {what}; make it smaller") from error
             raise source.damaged(error or type(error).__name__) from error
 
 

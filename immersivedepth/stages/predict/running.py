@@ -10,11 +10,10 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from ... import memory
 from ...checks import ConfigError, Range, ResourceError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# What allocators say when memory ends; torch has an exception of its own for devices only.
-_MEMORY_WORDS = ("can't allocate memory", "not enough memory", "out of memory")
 
 
 @dataclass(frozen=True)
@@ -98,12 +97,12 @@ class Runner:
             try:
                 found.append(self._run(batch, before, after).to(images.device))
             except (RuntimeError, MemoryError) as error:
-                if not _lacks_memory(error):
+                if not memory.lacking(error):
                     raise
                 if len(batch) == 1:
                     raise ResourceError(
-                        f"one view of {batch.shape[-1]}x{batch.shape[-2]} does not fit the memory of {self.device}: "
-                        "choose a smaller network or input_size, or device.kind=cpu"
+                        f"one view of {batch.shape[-1]}x{batch.shape[-2]} does not fit the memory of {self.device} "
+                        f"({memory.shortage(error)}): choose a smaller network or input_size, or device.kind=cpu"
                     ) from error
             else:
                 done += len(batch)
@@ -146,12 +145,6 @@ def _compiler_errors(compiling: bool) -> Iterator[None]:
         raise ResourceError(
             f"device.compile=true: torch.compile failed ({first}); install a C++ compiler or set it to false"
         ) from error
-
-
-def _lacks_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        words in str(error).lower() for words in _MEMORY_WORDS
-    )
 
 
 class OpenVINO:
