@@ -136,11 +136,12 @@ class Loop:
         self.net.train()
         if not self.position.step_in_epoch:
             self.tally = Tally()
-        for parts in self._batches():
-            self._step(parts)
-            self._after_step()
-            if self.position.step >= self.total:
-                break
+        if self.position.step < self.total:
+            for parts in self._batches():
+                self._step(parts)
+                self._after_step()
+                if self.position.step >= self.total:
+                    break
         figures = self._figures(self.tally)
         self._note("train", figures)
         if (self.position.epoch + 1) % self.trainer.validate_every == 0 or self.position.step >= self.total:
@@ -339,7 +340,9 @@ class Loop:
     def _finished(self) -> bool:
         position, patience = self.position, self.trainer.patience
         worn_out = patience is not None and position.waited >= patience
-        return position.epoch >= self.trainer.epochs or position.step >= self.total or worn_out
+        # A run that was killed between its last step and what follows an epoch has that still to do.
+        all_done = position.step >= self.total and not position.step_in_epoch
+        return position.epoch >= self.trainer.epochs or all_done or worn_out
 
     # ---- stopping and going on ---------------------------------------------------------------------------------------
 

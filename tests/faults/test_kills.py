@@ -59,7 +59,7 @@ RUNS: dict[str, tuple[tuple[str, int, int] | None, tuple[str, ...]]] = {
     "tiny_depth": (
         None,
         ("system=tiny_depth", *TRAINED, *SMALL, "system.model=midas_tiny", "scheduler=none", "dataset.size=32",
-         "dataset.small=32", "dataset.height=48", "dataset.window=2", "dataset.views=4", "dataset.validation=1"),
+         "dataset.small=32", "dataset.height=64", "dataset.window=2", "dataset.views=4", "dataset.validation=1"),
     ),
     "field": (
         None,

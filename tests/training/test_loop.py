@@ -19,6 +19,7 @@ from immersivedepth.data import images
 from immersivedepth.training import Trainer, checkpoints
 from immersivedepth.training.broken import Diverged
 from immersivedepth.training.checkpoints import Position
+from immersivedepth.training.loop import Loop
 from immersivedepth.training.records import read_rows
 from immersivedepth.weights import read
 
@@ -273,6 +274,29 @@ def test_a_torn_line_of_the_records_is_dropped(tmp_path):
     rows = read_rows(path)
     path.write_text(path.read_text()[:-9])
     assert read_rows(path) == rows[:-1]
+
+
+@pytest.mark.parametrize("limit", [{}, {"steps": 8}])
+def test_what_follows_the_last_step_is_made_up_for(tmp_path, monkeypatch, limit):
+    """Killed after the last step was saved and before the last validation."""
+    settings = {"save_every": 1, **limit}
+    trainer(**settings).fit(Toy(), Numbers(), tmp_path / "whole")
+    validate = Loop._validate
+
+    def killed(self, figures):
+        if self.position.epoch == 2:
+            raise KeyboardInterrupt
+        validate(self, figures)
+
+    monkeypatch.setattr(Loop, "_validate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        trainer(**settings).fit(Toy(), Numbers(), tmp_path / "cut")
+    monkeypatch.undo()
+    trainer(**settings).fit(Toy(), Numbers(), tmp_path / "cut", continued=True)
+    for name in ("last.ckpt", "best.ckpt"):
+        whole, cut = (checkpoints.load(tmp_path / where / "checkpoints" / name) for where in ("whole", "cut"))
+        assert equal(whole, cut), name
+    assert (tmp_path / "whole/metrics.csv").read_text() == (tmp_path / "cut/metrics.csv").read_text()
 
 
 def test_positions_survive_a_file(tmp_path):
