@@ -23,6 +23,7 @@ _SIGNS = (  # what libraries say when memory ends; torch has an exception of its
     "failed to map segment",
     "std::bad_alloc",
     "can't start new thread",
+    "could not create a primitive",  # what oneDNN says
 )
 
 
