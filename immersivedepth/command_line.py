@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import re
+import warnings
 from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
@@ -26,6 +28,7 @@ def preflight(arguments: list[str]) -> DictConfig | None:
     """
     from hydra import compose, initialize_config_dir
     from hydra._internal.utils import get_args_parser
+    from hydra.core.global_hydra import GlobalHydra
 
     parser = get_args_parser()
     parser.error = _refuse
@@ -41,11 +44,18 @@ def preflight(arguments: list[str]) -> DictConfig | None:
         overrides = [o for o in overrides if o.lstrip("+~").startswith("hydra")]
     if parsed.config_dir:
         overrides.append(f"hydra.searchpath=['file://{parsed.config_dir}']")
-    with initialize_config_dir(str(parsed.config_path or CONF), version_base="1.3"):
+    with (
+        initialize_config_dir(str(parsed.config_path or CONF), version_base="1.3"),
+        warnings.catch_warnings(action="ignore"),  # about where _self_ stands
+    ):
         try:
             cfg = compose(parsed.config_name or "config", overrides, return_hydra_config=True)
         except (ValueError, TypeError, AssertionError) as error:  # what Hydra has no words of its own for
             raise ConfigError(f"{' '.join(overrides)}: {error}") from error
+        groups = GlobalHydra.instance().config_loader().list_groups("")
+    for group in cfg.hydra.runtime.choices:  # Hydra accepts any name where nothing is chosen
+        if group.partition("/")[0] not in groups:
+            raise ConfigError(f"{group} is not a group of options{nearest(group, groups)}")
     hydra_part = OmegaConf.to_container(cfg.hydra, resolve=False)
     check_targets(hydra_part, "hydra", HYDRA_TRUSTED)
     _check_logging(hydra_part, "hydra")
@@ -104,7 +114,7 @@ def one_line(error: BaseException) -> tuple[str, int]:
 
 def _of_hydra(error: BaseException) -> str:
     """Hydra's message without its advice on appending keys and without its blank lines."""
-    cause = error.__cause__
+    cause = error.__cause__ or error.__context__
     if isinstance(cause, OmegaConfBaseException) and cause.full_key:
         return explain(cause)
     if isinstance(error, OmegaConfBaseException):
@@ -116,10 +126,14 @@ def _of_hydra(error: BaseException) -> str:
         group, _, names = options.partition(":")
         wanted = head.split("'")[1].rpartition("/")[2] if "'" in head else ""
         return f"{_join(head)} in group {group.strip()}{nearest(wanted, names.split())}"
-    if "Could not load '" in text:  # lists of options are not explained by Hydra
-        group, _, wanted = text.split("'")[1].rpartition("/")
-        known = [path.stem for path in (CONF / group).glob("*.yaml")]
-        return f"{group}=[{wanted}] is not an option{nearest(wanted, known)}"
+    if named := re.search(r"Could not (?:find|load|override) '([^']+)'", text):
+        group, _, wanted = named[1].rpartition("/")
+        if group and (CONF / group).is_dir():  # lists of options are not explained by Hydra
+            known = [path.stem for path in (CONF / group).glob("*.yaml")]
+            return f"{group}=[{wanted}] is not an option{nearest(wanted, known)}"
+        wanted = group or wanted
+        known = [path.name for path in CONF.iterdir() if path.is_dir()] + ["hydra/job_logging", "hydra/hydra_logging"]
+        return f"{text[: named.start()]}{wanted} is not a group of options{nearest(wanted, known, '', ['_self_'])}"
     return _join(text.partition("To append to your")[0])
 
 

@@ -43,6 +43,26 @@ TRUSTED = (
 )
 # What Hydra's own part of a config may name: the launchers and sweepers it ships, and those a user installed.
 HYDRA_TRUSTED = ("hydra._internal.core_plugins.", "hydra_plugins.")
+_MARKS = ("_target_", "_partial_")  # what is no key of a class
+# torch does not say what its optimisers and schedulers take until a run has begun.
+_TORCH: dict[str, Any] = {
+    "lr": Annotated[float, Range(0)],
+    "eps": Annotated[float, Range(0)],
+    "weight_decay": Annotated[float, Range(0)],
+    "momentum": Annotated[float, Range(0, 1)],
+    "dampening": Annotated[float, Range(0, 1)],
+    "betas": tuple[Annotated[float, Range(0, 1)], Annotated[float, Range(0, 1)]],
+    "milestones": list[Annotated[int, Range(1)]],
+    "last_epoch": Annotated[int, Range(-1)],
+}
+_TORCH |= dict.fromkeys(
+    ("gamma", "factor", "pct_start", "base_momentum", "max_momentum"), Annotated[float, Range(0, 1)]
+)
+_TORCH |= dict.fromkeys(("threshold", "min_lr", "max_lr"), Annotated[float, Range(0)])
+_TORCH |= dict.fromkeys(("div_factor", "final_div_factor"), Annotated[float, Range(1)])
+_TORCH |= dict.fromkeys(("patience", "cooldown"), Annotated[int, Range(0)])
+_TORCH |= dict.fromkeys(("total_steps", "epochs", "steps_per_epoch"), Annotated[int, Range(1)] | None)
+_HUGE = 2**63 - 1  # what no number here may exceed, but for infinity
 # Further prefixes, separated by commas, for a user's own stages: set by a person, never by a file.
 TRUST_VARIABLE = "IMMERSIVEDEPTH_TRUST"
 
@@ -107,6 +127,12 @@ class Run:
             raise ConfigError("device.base_exp_dir is empty: name a folder for the results")
 
 
+# What is built, and what holds several by names of one's own.
+_SEVERAL = ("enhance", "predict", "refine", "export")
+_PLAIN = ("mode", "device", "seed", "exp_name", "is_continue", "debug", "runs")
+_STAGES = [field.name for field in dataclasses.fields(Run) if field.name not in _PLAIN]
+
+
 def compose(name: str = "config", overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The named config with overrides, resolved and checked, for use from Python."""
     from hydra import compose as hydra_compose
@@ -120,10 +146,17 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     """A composed config as plain data with every interpolation followed, its root and every node checked."""
     plain = _plain(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
     check_targets(plain)
+    _check_marks(plain, "")
     _check_node({**plain, "_target_": f"{Run.__module__}.Run"}, "", Run)
-    for key, value in plain.items():
-        if key != "device":
-            _check_tree(value, key)
+    for name in _STAGES:
+        value = plain.get(name)
+        for key, node in (value or {}).items() if name in _SEVERAL else [("", value)]:
+            where = f"{name}.{key}".rstrip(".")
+            if node is not None and not isinstance(node, dict):
+                raise ConfigError(f"{where}={_short(node)}: expected a node with a _target_")
+            if node and "_target_" not in node:
+                raise ConfigError(f"{where} has no _target_: no {name} of that name was chosen")
+        _check_tree(value, name)
     return plain
 
 
@@ -136,6 +169,7 @@ def build(node: Any, path: str = "") -> Any:
     """Build the object that a config node describes. Constructors never see OmegaConf containers."""
     plain = _plain(node) if isinstance(node, DictConfig) else node
     check_targets(plain, path)
+    _check_marks(plain, path)
     _check_tree(plain, path)
     return _make(plain, path)
 
@@ -164,16 +198,16 @@ def explain(error: OmegaConfBaseException) -> str:
         return f"{key} has no value: set {key}=..."
     parent = error.parent_node
     if type(error).__name__ in ("ConfigAttributeError", "ConfigKeyError") and isinstance(parent, DictConfig):
-        return f"{key} is not a key{nearest(str(error.key), [str(k) for k in parent], key)}"
+        return f"{key} is not a key{nearest(str(error.key), [str(k) for k in parent], key, ['defaults'])}"
     return f"{key}: {first}" if key and key not in first else first
 
 
-def nearest(name: str, known: list[str], path: str = "") -> str:
-    """The end of a sentence that names the closest valid choice, or all of them."""
+def nearest(name: str, known: Sequence[str], path: str = "", marks: Sequence[str] = ()) -> str:
+    """The end of a sentence that names the closest valid choice, or all of them; `marks` are named only if close."""
     known = sorted(k for k in known if not k.startswith("_") and k != "hydra")
     prefix = path.rpartition(".")[0] + "." if "." in path else ""
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    if close:
+    close = difflib.get_close_matches(name, marks, n=1, cutoff=0.75)
+    if close := close or difflib.get_close_matches(name, known, n=1, cutoff=0.5):
         return f"; did you mean {prefix}{close[0]}?"
     return f"; it can be {', '.join(prefix + k for k in known)}" if known else "; it takes no keys"
 
@@ -192,6 +226,20 @@ def _targets(node: Any, path: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(node, list):
         for i, value in enumerate(node):
             yield from _targets(value, f"{path}.{i}".lstrip("."))
+
+
+def _check_marks(node: Any, path: str) -> None:
+    """Refuse keys that look like `_target_` or `_partial_`, or like others of Hydra's, and are not."""
+    if isinstance(node, list):
+        for i, value in enumerate(node):
+            _check_marks(value, f"{path}.{i}".lstrip("."))
+    for key, value in node.items() if isinstance(node, dict) else ():
+        where = f"{path}.{key}".lstrip(".")
+        if str(key) not in _MARKS and (str(key).startswith("_") or str(key).endswith("_")):
+            close = difflib.get_close_matches(str(key), _MARKS, n=1, cutoff=0.75)
+            hint = f"did you mean {where.removesuffix(str(key))}{close[0]}?" if close else "take it out"
+            raise ConfigError(f"{where} is not a key; {hint}")
+        _check_marks(value, where)
 
 
 def _locate(target: str, path: str) -> Callable[..., Any]:
@@ -229,8 +277,6 @@ def _check_node(node: dict[str, Any], path: str, found: Callable[..., Any]) -> N
     partial = node.get("_partial_", False)
     if inspect.isfunction(found) and partial is not True:
         raise ConfigError(f"{path}: {node['_target_']} is a function and is never called from a config; add _partial_")
-    if strange := [k for k in node if str(k).startswith("_") and k not in ("_target_", "_partial_")]:
-        raise ConfigError(f"{path}.{strange[0]}: such keys are not used here; take it out".lstrip("."))
     try:
         signature = inspect.signature(found)
     except ValueError as error:  # some classes written in C do not tell
@@ -243,7 +289,7 @@ def _check_node(node: dict[str, Any], path: str, found: Callable[..., Any]) -> N
             continue
         where = f"{path}.{key}".lstrip(".")
         if key not in parameters and not open_ended:
-            raise ConfigError(f"{where} is not a key{nearest(str(key), list(parameters), where)}")
+            raise ConfigError(f"{where} is not a key{nearest(str(key), list(parameters), where, ['defaults'])}")
         if key in hints and (wanted := misfit(value, hints[key])):
             raise ConfigError(f"{where}={_short(value)}: expected {wanted}")
         for place, record, hint in _records(value, hints.get(key), where):
@@ -277,15 +323,20 @@ def _hints(found: Callable[..., Any]) -> dict[str, Any]:
     if inspect.isclass(found) and not hasattr(found, "__dataclass_fields__"):
         source = found.__init__
     try:
-        return typing.get_type_hints(source, include_extras=True)
+        hints = typing.get_type_hints(source, include_extras=True)
     except NameError:  # hints of other libraries that exist for type checkers only
-        return {}
+        hints = {}
+    if str(found.__module__).startswith("torch.optim."):
+        hints |= {name: _TORCH[name] for name in inspect.signature(found).parameters if name in _TORCH}
+    return hints
 
 
 def misfit(value: Any, hint: Any) -> str | None:  # noqa: C901 - one branch per kind of type
     """What was expected, if a value does not fit a type; None if it fits."""
     if isinstance(value, float) and math.isnan(value):
         return f"{_words(hint)}, not nan"
+    if isinstance(value, int | float) and abs(value) > _HUGE and abs(value) != math.inf:
+        return f"{_words(hint)}, at most {_HUGE:g}"
     if hint is Any or hint is inspect.Parameter.empty or isinstance(hint, str | typing.TypeVar):
         return None
     if isinstance(value, dict) and "_target_" in value and hint not in (bool, int, float, str):

@@ -51,7 +51,7 @@ class Diode:
     size: Annotated[int, Range(16)] = 256  # pixels of a side at which pictures are looked at
     split: Literal["folders", "shuffled"] = "folders"
     seed: Annotated[int, Range(0)] = 42  # of the shuffle
-    least_log: float = NEAREST  # log depths below it count as this much; the original's 0.1 is 1.1 m
+    least_log: Annotated[float, Range(-10, 10)] = NEAREST  # log depths below it become it; the original's 0.1 is 1.1 m
     flips: bool = False  # training mirrors left to right
     images: str | None = None  # of one's own, for mode=predict: a picture, a folder or a .txt list
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 
-from ..checks import ConfigError, InputError
+from ..checks import ConfigError, InputError, Range
 from . import images, three_d60
 from .measured import Pair, Paired, Pairs, Stored, read_pairs
 
@@ -92,7 +92,7 @@ class Pano3D(Paired):
     """Pano3D's Matterport3D and GibsonV2: <scene>/<n>_spherical_1_emission_center_0.png, with depth as .exr."""
 
     split: str | None = None  # a YAML of scenes and their pictures, as Pano3D publishes; None: all there are
-    max_depth: float = 8.0  # metres; what is farther counts as not measured
+    max_depth: Annotated[float, Range(1e-3)] = 8.0  # metres; what is farther counts as not measured
     position: Literal["center", "left", "right", "up", "down"] = "center"
 
     def stored(self) -> Stored:

@@ -43,11 +43,11 @@ class RenderedViews:
     height: Annotated[int, Range(64, 2048)] = 384  # rows of the panoramas that views are cut from
     window: Annotated[int, Range(1)] = 64  # panoramas in memory
     views: Annotated[int, Range(1)] = 40  # cut from each in the mean
-    fov: tuple[float, float] = (55.0, 105.0)  # degrees
-    roll: float = 6.0  # degrees, standard deviation
+    fov: tuple[Annotated[float, Range(1, 179)], Annotated[float, Range(1, 179)]] = (55.0, 105.0)  # degrees
+    roll: Annotated[float, Range(0, 180)] = 6.0  # degrees, standard deviation
     strength: Annotated[float, Range(0, 2)] = 1.0  # of what cameras do to pictures; 0: nothing
     validation: Annotated[int, Range(1)] = 24  # panoramas of styles kept out, four views of each
-    seed: int = 0
+    seed: Annotated[int, Range(0)] = 0
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.shares if kind not in KINDS]

@@ -90,7 +90,7 @@ def read_result(path: Path) -> Result:
     settings = {k: v for k, v in summary["protocol"].items() if k not in ("mark", "definition")}
     limits = ("clip_first", "clip", "clip_truth")
     settings |= {k: [number(v) for v in settings[k]] for k in limits if settings[k] is not None}
-    protocol: Protocol = build({"_target_": f"{Protocol.__module__}.Protocol", **settings}, "protocol")
+    protocol: Protocol = build({**settings, "_target_": f"{Protocol.__module__}.Protocol"}, "protocol")
     records = [read_record(path / IMAGES / f"{name}.json") for name in summary["images"]]
     return Result(path, protocol, records, summary)
 

@@ -49,7 +49,7 @@ class Protocol:
     clip_first: Limits | None = None  # metres; predictions are clipped before they are aligned
     clip: Limits | None = None  # metres; and after
     clip_truth: Limits | None = None
-    raise_truth: float | None = None  # truth counts as this where the prediction is beyond it
+    raise_truth: Annotated[float, Range(0)] | None = None  # truth counts as this where the prediction is beyond it
     missing: Literal["leave_out", "clip"] = "leave_out"  # pixels that the prediction does not know
     skip_black: bool = False  # pixels whose picture is black do not count
     farthest: Literal["endless", "truth"] = "endless"  # aligned disparities reach to here at least

@@ -45,7 +45,7 @@ class IcosahedronRings:
 
     resolution: Annotated[int, Range(8, 4096)] = 512
     ratios: tuple[float, ...] = icosahedron.RING_RATIOS  # 80.1, 93.8 and 104.8 degrees
-    yaw_seed: int | None = None  # turn each set of twenty by an angle of its own, so that no two views share an axis
+    yaw_seed: Annotated[int, Range(0)] | None = None  # turn each set of twenty by an angle of its own
     antialias: bool = True
 
     def __post_init__(self) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import ConfigError, InputError
+from ..checks import ConfigError, InputError, Range
 from ..data import images
 from ..data.modest import PICTURE_NORM, Modest, arranged
 from ..data.samples import Batch, Samples
@@ -53,7 +53,7 @@ class ForegroundModest(System):
     network: Literal["mask", "mask_depth"] = "mask_depth"
     fusion: Literal["code", "diagram"] = "code"
     loss: _LOSS = "bce_rmse"
-    data_range: float = _RANGE  # of the similarities; 1 makes them as strict as they are meant to be
+    data_range: Annotated[float, Range(1e-6)] = _RANGE  # of the similarities; 1 is what they are meant for
 
     def net(self) -> nn.Module:
         """MaskNet3 or DepthMaskNet8."""

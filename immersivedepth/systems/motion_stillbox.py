@@ -7,13 +7,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import ConfigError, InputError
+from ..checks import ConfigError, InputError, Range
 from ..data import images
 from ..data.samples import Batch, Samples
 from ..data.still_box import FARTHEST, MEAN, STD, StillBox, normalised
@@ -40,8 +40,8 @@ class MotionStillBox(System):
     elu: bool = True
     clamp: bool = False
     loss: Form = "l1"
-    scale_weights: tuple[float, ...] = (0.32, 0.08, 0.02, 0.01, 0.005)  # fine to coarse
-    frame_shift: int = 1  # of predict: which earlier frame each is compared with
+    scale_weights: tuple[Annotated[float, Range(0)], ...] = (0.32, 0.08, 0.02, 0.01, 0.005)  # fine to coarse
+    frame_shift: Annotated[int, Range(1)] = 1  # of predict: which earlier frame each is compared with
     output_disp: bool = True
     output_depth: bool = True
     output_raw: bool = False

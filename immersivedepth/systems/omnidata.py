@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..checks import ConfigError
+from ..checks import ConfigError, Range
 from ..data.multitask import MultiTask
 from ..data.samples import Batch, Samples
 from ..data.transforms import at_random_size
@@ -72,8 +72,8 @@ class OmnidataDepth(_OfMidas):
 
     model: str = "omnidata_dpt_depth"
     depth: str = "depth_zbuffer"  # the task that is learnt
-    regulariser: float = 0.0
-    virtual_normal: float = 0.0
+    regulariser: Annotated[float, Range(0)] = 0.0
+    virtual_normal: Annotated[float, Range(0)] = 0.0
     # What takes scale and shift out of each image before both are compared: median and mean deviation, or mean and
     # standard deviation of the central 80 %.
     standardise: Literal["median", "central"] = "median"
@@ -148,7 +148,7 @@ class OmnidataNormal(_OfMidas):
     """Normals in view axes, (vector + 1) / 2: cosine + l1_weight * L1."""
 
     model: str = "omnidata_dpt_normal"
-    l1_weight: float = 10.0
+    l1_weight: Annotated[float, Range(0)] = 10.0
     sizes: tuple[int, ...] = ()  # heights and widths that training batches are brought to; none: as they come
 
     def check_output(self, output: str) -> None:

@@ -38,7 +38,7 @@ class Stereo3D60(System):
     target: Literal["disparity", "depth"] = "disparity"
     angle_map: bool = False  # the network also sees theta
     epipole_weight: bool = True  # count pixels by how well distance can be seen there
-    scale_weights: tuple[float, ...] = (0.5, 0.7, 1.0)  # of the three maps of stackhourglass
+    scale_weights: tuple[Annotated[float, Range(0)], ...] = (0.5, 0.7, 1.0)  # of the three maps of stackhourglass
 
     def net(self) -> nn.Module:
         """PSMNet; its rows wrap unless the released weights' alignment of corners forbids it."""

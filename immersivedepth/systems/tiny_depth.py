@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..checks import ConfigError
+from ..checks import ConfigError, Range
 from ..data.rendered_views import RenderedViews
 from ..data.samples import Batch, Samples, Stream
 from ..losses import affine
@@ -32,8 +32,8 @@ class TinyDepth(System):
     """Disparity up to an affine map; sky is 0."""
 
     model: Literal["vitt", "midas_tiny"] = "vitt"
-    gradients: float = 0.5  # weight of the gradients of what is left
-    anchor: float = 1.0  # weight of the same error without a fit: it starts the learning, and keeps views on one scale
+    gradients: Annotated[float, Range(0)] = 0.5  # weight of the gradients of what is left
+    anchor: Annotated[float, Range(0)] = 1.0  # weight of the same error without a fit: views stay on one scale
 
     def net(self) -> nn.Module:
         """The network, drawn from torch's seeded random numbers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import ConfigError, InputError
+from ..checks import ConfigError, InputError, Range
 from ..data import images
 from ..data.diode import Diode
 from ..data.samples import Batch, Samples
@@ -33,9 +33,9 @@ class UNetDiode(System):
     """The map is the natural logarithm of depth in metres."""
 
     head: Literal["tanh", "linear"] = "tanh"  # tanh reaches 1, which is 2.7 m; linear reaches all
-    ssim_weight: float = 0.85
-    l1_weight: float = 0.1
-    edge_weight: float = 0.9
+    ssim_weight: Annotated[float, Range(0)] = 0.85
+    l1_weight: Annotated[float, Range(0)] = 0.1
+    edge_weight: Annotated[float, Range(0)] = 0.9
     masked_loss: bool = False  # every term over measured pixels only; the original had lost the mask
     output_scatter: bool = True  # of predict
 

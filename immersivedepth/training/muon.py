@@ -8,11 +8,13 @@ learning rate does for both.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from ..checks import Range
 
 _LEAST_SIDE = 16  # of what counts as a matrix
 _ROUNDS = 5
@@ -47,11 +49,11 @@ class Muon(Optimizer):
     def __init__(
         self,
         params: Iterable[Any],
-        lr: float = 1e-3,
-        momentum: float = 0.95,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.05,
+        lr: Annotated[float, Range(0)] = 1e-3,
+        momentum: Annotated[float, Range(0, 1)] = 0.95,
+        betas: tuple[Annotated[float, Range(0, 1)], Annotated[float, Range(0, 1)]] = (0.9, 0.999),
+        eps: Annotated[float, Range(0)] = 1e-8,
+        weight_decay: Annotated[float, Range(0)] = 0.05,
     ) -> None:
         defaults = {"lr": lr, "momentum": momentum, "betas": tuple(betas), "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)

@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import math
+import os
+import re
 import struct
+import threading
+import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +24,32 @@ from .metadata import ORIENTATION, read_gpano, upright
 Array = NDArray[Any]
 _XMP_KEY = b"XML:com.adobe.xmp\0"
 _LARGEST_XMP = 2**24  # bytes
+# Every marker but those between the bits of a scan: an escaped 0xFF, and the restarts 0xD0 to 0xD7.
+_JPEG_MARKER = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]", re.DOTALL)
+_MORE_BITS = b"".join(b"\x55\xa9" * 32 + bytes((0xFF, 0xD0 + k)) for k in range(8))  # for a scan with any restarts
 _BAND = 256  # rows copied at once, so that a large picture is never held in several forms
+
+
+_QUIET = threading.RLock()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """C libraries complain on the standard error by themselves, and Pillow warns; ours is to be the only line."""
+    with _QUIET, warnings.catch_warnings(action="ignore"):
+        try:
+            kept = os.dup(2)
+        except OSError:  # there is no standard error
+            yield
+            return
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nothing)
 
 
 @dataclass
@@ -96,10 +125,37 @@ def _decode_jpeg(source: Source) -> Decoded:
     with JpegImagePlugin.JpegImageFile(source.handle) as picture:  # Image.open has a limit of its own
         source.check_size(*picture.size)
         data = source.bytes()
-        # The last scan begins and nothing ends it; Pillow may have been told to fill in by somebody else.
-        if data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-            raise source.damaged("cut short: there is no end marker")
-        return _decode_pillow(picture)
+        end, complete = _jpeg_end(source, data)
+        if 8 * end < picture.width * picture.height / 64 and b"\xff\xcc" not in data:  # arithmetic coding needs less
+            raise source.damaged(f"cut short: {end} bytes hold no {picture.width}x{picture.height} pixels")
+        decoded = _decode_pillow(picture)
+    if not complete:
+        decoded.notes.append("its last scans are missing, so that fine detail is lost")
+    # Where bits are missing, libjpeg makes some up in silence; then more bits before the end change the picture.
+    with JpegImagePlugin.JpegImageFile(io.BytesIO(data[:end] + _MORE_BITS + data[end:])) as longer:
+        if any(not np.array_equal(decoded.pixels[top : top + _BAND], band) for top, band in _bands(longer)):
+            raise source.damaged("cut short: the end marker comes before the last pixels")
+    return decoded
+
+
+def _jpeg_end(source: Source, data: bytes) -> tuple[int, bool]:
+    """Where the end marker of the picture lies, and whether its scans give every bit of every coefficient.
+
+    Headers are skipped by their length, and with them the small pictures that they hold.
+    """
+    at = 2
+    found: dict[int, set[int]] = {}  # by component
+    while marker := _JPEG_MARKER.search(data, at):
+        at, kind = marker.end(), data[marker.end() - 1]
+        if kind == 0xD9:
+            return marker.start(), all(len(known) == 64 for known in found.values())
+        if kind == 0xDA:  # a scan: how many components, two bytes for each, first and last coefficient, lowest bit
+            parts = 2 * data[at + 2]
+            first, last, bits = data[at + 3 + parts : at + 6 + parts]
+            for component in data[at + 3 : at + 3 + parts : 2]:
+                found.setdefault(component, set()).update(range(first, last + 1) if bits & 15 == 0 else ())
+        at += int.from_bytes(data[at : at + 2], "big")
+    raise source.damaged("cut short: there is no end marker")
 
 
 def _decode_webp(source: Source) -> Decoded:
@@ -147,6 +203,7 @@ def _decode_bmp(source: Source) -> Decoded:
         return _decode_pillow(picture)
 
 
+@_quiet()
 def _decode_tiff(source: Source) -> Decoded:
     """Common ones by OpenCV, as Pillow drops bits, knows no floating RGB and has a limit of its own; others by it."""
     from PIL import TiffImagePlugin
@@ -179,19 +236,26 @@ def _decode_tiff(source: Source) -> Decoded:
 def _decode_pillow(picture: Any) -> Decoded:
     """Pixels of 8 bits and metadata of an open picture."""
     exif = picture.info.get("exif")
-    has_alpha = picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
-    mode = "RGBA" if has_alpha else "RGB"
-    picture.load()
-    plain = picture if picture.mode == mode else picture.convert(mode)
-    width, height = plain.size
-    pixels = np.empty((height, width, len(mode)), np.uint8)
-    for top in range(0, height, _BAND):  # in bands, since Pillow hands out copies
-        below = min(top + _BAND, height)
-        pixels[top:below] = np.asarray(plain.crop((0, top, width, below)))
+    bands = _bands(picture)
+    _, first = next(bands)
+    pixels = np.empty((picture.height, *first.shape[1:]), np.uint8)
+    pixels[: len(first)] = first
+    for top, band in bands:
+        pixels[top : top + _BAND] = band
     decoded = Decoded(pixels, bits=8)
     _read_exif(decoded, exif)
     _read_xmp(decoded, picture.info.get("xmp"))
     return decoded
+
+
+def _bands(picture: Any) -> Iterator[tuple[int, Array]]:  # [H, W, 3 or 4], uint8
+    """The pixels and their first row, in bands, since Pillow hands out copies."""
+    has_alpha = picture.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in picture.info
+    mode = "RGBA" if has_alpha else "RGB"
+    picture.load()
+    plain = picture if picture.mode == mode else picture.convert(mode)
+    for top in range(0, plain.height, _BAND):
+        yield top, np.asarray(plain.crop((0, top, plain.width, min(top + _BAND, plain.height))))
 
 
 def _read_exif(decoded: Decoded, data: bytes | None) -> None:
@@ -218,15 +282,11 @@ def _read_xmp(decoded: Decoded, xmp: bytes | str | None) -> None:
             decoded.notes.append(f"XMP cannot be read ({error})")
 
 
+@_quiet()
 def _decode_opencv(source: Source, data: bytes) -> Array:  # [H, W, C], RGB
     import cv2
 
-    level = cv2.utils.logging.getLogLevel()
-    cv2.utils.logging.setLogLevel(0)  # its complaints would come before ours
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None:
         raise source.damaged("its data cannot be decoded")
     if pixels.ndim == 2:
@@ -270,6 +330,7 @@ def _decode_exr(source: Source) -> Decoded:
     raise source.error(f"has the channels {', '.join(sorted(channels)[:12])}; expected R, G, B or one grey channel")
 
 
+@_quiet()
 def _exr_channels(source: Source) -> dict[str, Array]:
     """All channels of the first part, by name; cv2 has no OpenEXR, or one that crashes on damaged files."""
     import OpenEXR

@@ -101,8 +101,8 @@ class Source:
             raise self.error(f"is damaged: its header says {width}x{height} pixels")
         if width * height > most:
             raise self.error(
-                f"has {width}x{height} pixels, more than the limit of {self.max_size[0]}x{self.max_size[1]}; "
-                "make it smaller or raise dataset.max_size"
+                f"has {width}x{height} pixels ({12 * width * height / 2**30:.1f} GiB as numbers), more than the "
+                f"limit of {self.max_size[0]}x{self.max_size[1]}; make it smaller or raise dataset.max_size"
             )
         if channels * width * height > 8 * most:
             raise self.error(f"has {channels} channels of {width}x{height} pixels; expected at most 8, save only RGB")
