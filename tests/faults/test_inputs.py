@@ -362,7 +362,7 @@ def test_a_batch_of_bad_and_good_pictures(whole, tmp_path, size, record):
     listed.write_text("".join(f"{path}\n" for path in order), encoding="utf-8")
     before = contents(folder)
     begun = time.monotonic()
-    arguments = ["project.resolution=32", "export=[arrays]", "refine=[none]", "segment=identity"]
+    arguments = ["predict=[oracle]", "project.resolution=32", "export=[arrays]", "refine=[none]", "segment=identity"]
     ended = forked(
         lambda: command_line(f"dataset.image_path={listed}", f"device.base_exp_dir={folder}", *arguments),
         600,
