@@ -151,11 +151,13 @@ def main() -> None:
     """Run what the command line asks for and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=8, help="panoramas of each kind")
-    parser.add_argument("--height", type=int, default=512)
+    parser.add_argument("--height", type=int, default=256)
     parser.add_argument("--pack", nargs=2, metavar=("CHECKPOINT", "NAME"))
     parser.add_argument("--sheet", type=Path)
     parser.add_argument("--pictures", type=Path)
-    parser.add_argument("--with", nargs="*", default=[], dest="more", help="further overrides of the pipeline")
+    parser.add_argument(
+        "--with", nargs="*", default=["project.resolution=256"], dest="more", help="overrides of the pipeline"
+    )
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     if given.pack:

@@ -36,9 +36,7 @@ class RenderedViews:
 
     shares: dict[str, float]  # of the kinds of worlds
     size: Annotated[int, Range(32, 1024)] = 168  # pixels of a side
-    small: Annotated[int, Range(32, 1024)] = (
-        84  # pixels of a side in the first batches: what is coarse is learnt cheaply
-    )
+    small: Annotated[int, Range(32, 1024)] = 84  # pixels of a side in the first batches
     small_batches: Annotated[int, Range(0)] = 0  # how many those are
     height: Annotated[int, Range(64, 2048)] = 384  # rows of the panoramas that views are cut from
     window: Annotated[int, Range(1)] = 64  # panoramas in memory

@@ -34,7 +34,8 @@ class MeshScene:
         self.image, self.hidden_image = parts.image, parts.hidden_image
         self.dome, self.fill = parts.dome, fill
         self.backend = backend
-        self.drawn = gl.chosen(backend, image.device)
+        if backend == "gl":
+            gl.chosen(backend, image.device)  # refused now rather than at the first frame
 
     def render(self, pose: Pose, camera: Camera) -> Frame:
         """One view by exact intersection of rays and triangles; OpenGL or a z-buffer in torch tells which meet."""
@@ -42,7 +43,8 @@ class MeshScene:
         rays = camera.rays(self.points.device).flatten(0, 1)
         corners = ((self.points - place) @ turn)[self.faces]  # [F, 3, 3], in the camera's axes
         # Panoramas were measured to cost the same either way, and the z-buffer is exact on edges too.
-        by_gl = self.drawn and (self.backend == "gl" or camera.kind != PANORAMA)
+        wanted = self.backend == "gl" or camera.kind != PANORAMA
+        by_gl = wanted and gl.chosen(self.backend, self.image.device)
         distance, face = (_drawn if by_gl else _cast)(corners, rays, camera)
         return self._frame(distance, face, rays @ turn.T, place, corners, camera)
 

@@ -43,7 +43,7 @@ class TinyDepth(System):
                 from midas import create
 
                 net = create("midas_tiny", int(torch.randint(2**31, (1,)))).to(memory_format=torch.channels_last)
-                _start_near(net, softplus_inverse(_MIDDLE))
+                _start_near(net, _softplus_inverse(_MIDDLE))
                 _depthwise_in_full(net)
                 return net
             from depth_anything_v2 import DepthAnythingV2
@@ -114,7 +114,7 @@ class TinyDepth(System):
         return {"picture": batch["image"], **{name: _coloured(v / top) for name, v in shown.items()}}
 
 
-def softplus_inverse(value: float) -> float:
+def _softplus_inverse(value: float) -> float:
     """The number whose softplus is that value."""
     return math.log(math.expm1(value))
 

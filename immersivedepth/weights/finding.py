@@ -226,6 +226,8 @@ def _mirrored(source: Source) -> str:
 
 
 def _missing(source: Source, folders: list[Path], why: str = "") -> WeightsError:
+    if source.package == "bundled":
+        return WeightsError(f"{source.file} not found, though it comes with this program. {_remedy(source)}")
     other = "midas" if source.package == "depth_anything_v2" else "depth_anything_v2"
     get = f"get it with `{_command(source)}`" if source.url else f"get it by hand from {source.page}"
     return WeightsError(
