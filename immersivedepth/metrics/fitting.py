@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,6 +50,22 @@ def fitted(how: Align, p: Tensor, g: Tensor, w: Tensor, median: Median = "middle
     else:
         s = weighted_median(g / p, w * p / g)
     return lambda values: s * values
+
+
+def nearest_of_cells(valid: Tensor, cells: int) -> Tensor:  # [H, W], bool -> [H, W], bool
+    """Of each of cells x cells parts of a map the valid pixel nearest to its middle; of several the first."""
+    rows, columns = valid.nonzero(as_tuple=True)
+    cell, off = np.zeros(len(rows), np.int64), np.zeros(len(rows))
+    for at, extent in ((rows.numpy(), valid.shape[0]), (columns.numpy(), valid.shape[1])):
+        place = (at + 0.5) * cells / extent
+        number = np.ceil(place - 1e-9).astype(np.int64) - 1  # what lies on a border belongs to the part before it
+        cell = cell * cells + number
+        off += ((place - number - 0.5) * extent / cells) ** 2
+    order = np.lexsort((np.arange(len(cell)), off.round(6), cell))
+    first = np.flatnonzero(np.diff(cell[order], prepend=-1))
+    chosen = torch.zeros_like(valid)
+    chosen[rows[order[first]], columns[order[first]]] = True
+    return chosen
 
 
 def middle(values: Tensor, weight: Tensor, median: Median) -> Tensor:

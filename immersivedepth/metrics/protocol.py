@@ -17,7 +17,7 @@ from ..geometry import sphere
 from ..geometry.normals import normals_from_distance
 from . import boundary, surfaces
 from .fitting import FORMULAS as ALIGNMENTS
-from .fitting import Align, Median, fitted
+from .fitting import Align, Median, fitted, nearest_of_cells
 from .moments import FORMULAS, figures, moments
 
 LATITUDES = tuple(range(-90, 91, 15))  # degrees: edges of the bands of the curve over latitude
@@ -55,6 +55,7 @@ class Protocol:
     farthest: Literal["endless", "truth"] = "endless"  # aligned disparities reach to here at least
     weight: Literal["pixel", "solid_angle"] = "solid_angle"  # in figures
     fit_weight: Literal["pixel", "solid_angle"] = "solid_angle"  # in the alignment
+    fit_cells: Annotated[int, Range(1, 4096)] | None = None  # it sees one pixel of each of so many by so many cells
     mean: Literal["images", "pooled"] = "images"
     log: Literal["ln", "log10"] = "ln"
     log_least: Annotated[float, Range(1e-30)] = 1e-6  # metres; a prediction below it in logarithms
@@ -108,6 +109,8 @@ class Protocol:
         by = {"pixel": "every pixel alike", "solid_angle": "every pixel by its solid angle"}
         fit = "" if self.align == "none" else f", {by[self.fit_weight]}"
         lower = " (the lower of two middle values)" if self.align == "median" and self.median == "lower" else ""
+        if self.fit_cells is not None and self.align != "none":
+            fit += f", seen at the middle pixels of {self.fit_cells} x {self.fit_cells} cells"
         steps.append(f"Alignment, image by image: {ALIGNMENTS[self.align]}{lower}{fit}.")
         if self.farthest == "truth":
             steps.append("Aligned disparities below the least of the truth count as that.")
@@ -191,6 +194,8 @@ class Protocol:
         if self.raise_truth is not None:
             g = torch.where(p > self.raise_truth, self.raise_truth, g)
         fit_on = known & (p.isfinite() | torch.tensor(self._in_disparity))
+        if self.fit_cells is not None:
+            fit_on = nearest_of_cells(fit_on, self.fit_cells)
         sky = known & p.isinf()
         p = fitted(self.align, p[fit_on], g[fit_on], weight[fit_on], self.median)(p)
         if not self._in_disparity:

@@ -12,6 +12,7 @@ from torchmetrics.functional import mean_absolute_error, mean_squared_error, mea
 from immersivedepth.checks import ConfigError, InputError
 from immersivedepth.config import CONF, build
 from immersivedepth.metrics import certainty
+from immersivedepth.metrics.fitting import nearest_of_cells
 from immersivedepth.metrics.moments import figures, moments
 from immersivedepth.metrics.protocol import Protocol
 
@@ -199,6 +200,40 @@ def test_presets_do_as_the_published_programs(name, restated, seed):
         ratio = np.maximum(a / b, b / a)
     wanted |= {f"delta{k}": (ratio < 1.25**k).mean() for k in (1, 2, 3)}
     assert {k: found.figures[k] for k in wanted} == pytest.approx(wanted, rel=1e-6)
+
+
+@pytest.mark.parametrize(("shape", "cells"), [((7, 11), 3), ((12, 24), 4), ((5, 6), 8), ((9, 9), 1)])
+def test_cells_are_seen_at_the_valid_pixel_nearest_to_their_middle(shape, cells):
+    random = np.random.default_rng(3)
+    valid = random.random(shape) < 0.6
+    valid[: shape[0] // 2, : shape[1] // 3] = False
+    wanted = np.zeros(shape, bool)
+    high, wide = shape[0] / cells, shape[1] / cells
+    for row in range(cells):
+        for column in range(cells):
+            best, chosen = math.inf, None
+            for y, x in np.argwhere(valid):
+                dy, dx = y + 0.5 - (row + 0.5) * high, x + 0.5 - (column + 0.5) * wide
+                inside = -high / 2 + 1e-6 < dy <= high / 2 + 1e-6 and -wide / 2 + 1e-6 < dx <= wide / 2 + 1e-6
+                if inside and dy * dy + dx * dx < best - 1e-9:
+                    best, chosen = dy * dy + dx * dx, (y, x)
+            if chosen:
+                wanted[chosen] = True
+    assert np.array_equal(nearest_of_cells(torch.from_numpy(valid), cells).numpy(), wanted)
+
+
+def test_moge_fits_where_its_program_looks():
+    """What no cell of 64 x 64 shows has no say in the scale, though its errors count."""
+    g = torch.full((192, 384), 2.0, dtype=torch.float64)
+    seen = nearest_of_cells(g > 0, 64)
+    assert int(seen.sum()) == 64 * 64
+    g = g + torch.arange(384) % 7
+    p = torch.where(seen, g / 2, 0.25)
+    for name in ("moge_scale", "moge_affine"):
+        found = preset(name).judge(p, g, g > 0)
+        torch.testing.assert_close(found.compared[seen], g[seen], rtol=1e-4, atol=0)
+        assert found.figures["abs_rel"] > 0.5
+    assert "64 x 64 cells" in "\n".join(preset("moge_scale").definition())
 
 
 def test_weights_of_the_sphere_are_uniform_directions():
