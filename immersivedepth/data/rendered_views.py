@@ -19,7 +19,7 @@ from ..checks import ConfigError, Range
 from ..geometry import pinhole, sphere
 from .photometric import photographed
 from .samples import Batch
-from .synthetic import KINDS, STYLES, erp_maps, make_world, standing_places
+from .synthetic import KINDS, STYLES, erp_maps, make_world, repainted, standing_places
 
 # Styles that no network is trained on: what it says of them tells how it carries over.
 KEPT_OUT = {
@@ -44,6 +44,7 @@ class RenderedViews:
     fov: tuple[Annotated[float, Range(1, 179)], Annotated[float, Range(1, 179)]] = (55.0, 105.0)  # degrees
     roll: Annotated[float, Range(0, 180)] = 6.0  # degrees, standard deviation
     strength: Annotated[float, Range(0, 2)] = 1.0  # of what cameras do to pictures; 0: nothing
+    repaint: Annotated[float, Range(0, 1)] = 0.0  # probability that a material of a training world is another one
     validation: Annotated[int, Range(1)] = 24  # panoramas of styles kept out, four views of each
     seed: Annotated[int, Range(0)] = 0
 
@@ -81,6 +82,9 @@ def drawn(data: RenderedViews, number: int, *, kept_out: bool = False) -> Pool:
     world = make_world(kind, seed, str(random.choice(styles)) if styles else None)
     if world.free:
         world = world.at(standing_places(world, seed, 1)[0])
+    if data.repaint and not kept_out:
+        # Some worlds stay as they are made, the others change more or less.
+        world = repainted(world, random, data.repaint * min(1.0, 1.5 * random.random()))
     maps = erp_maps(world, data.height, 2 * data.height)
     assert maps.image is not None
     return Pool((maps.image.clamp(0, 1) * 255).round().to(torch.uint8), maps.distance[0])

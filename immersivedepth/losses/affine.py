@@ -65,6 +65,20 @@ def relative_to(target: Tensor, valid: Tensor, least: float, floor: float = 0.5)
     return (known + floor * mean).clamp_min(least)
 
 
+def ratio_mae(prediction: Tensor, target: Tensor, valid: Tensor, least: float, floor: float = 0.1) -> Tensor:
+    """Mean relative error of distance, |target / fitted - 1| of disparities after the best scale and shift.
+
+    What is near but taken for far costs most, as in AbsRel. Fitted values below a share of the target's mean count as
+    that, and the cost goes on along its tangent there.
+    """
+    known = torch.where(valid, target, 0.0)
+    mean = known.sum((-3, -2, -1), keepdim=True) / valid.sum((-3, -2, -1), keepdim=True).clamp_min(1)
+    lowest = (floor * mean).clamp_min(least)
+    fitted = aligned(prediction, target, valid)
+    inverse = torch.where(fitted > lowest, 1 / fitted.clamp_min(lowest), (2 * lowest - fitted) / lowest.square())
+    return _mean((known * inverse - 1).abs(), valid)
+
+
 def gradient_term(prediction: Tensor, target: Tensor, valid: Tensor, scales: int = SCALES) -> Tensor:
     """How much the residual after the best scale and shift changes from pixel to pixel, summed over scales.
 

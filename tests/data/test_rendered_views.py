@@ -8,7 +8,7 @@ import torch
 
 from immersivedepth.checks import ConfigError
 from immersivedepth.data.rendered_views import KEPT_OUT, Pool, RenderedViews, cut, drawn
-from immersivedepth.data.synthetic import STYLES, erp_maps, make_world
+from immersivedepth.data.synthetic import STYLES, erp_maps, make_world, repainted, shapes
 
 CPU = torch.device("cpu")
 
@@ -89,3 +89,35 @@ def test_first_batches_are_small():
     stream = data.stream()
     sides = [stream.batch(n, 2, torch.device("cpu"))["image"].shape[-1] for n in range(4)]
     assert sides == [28, 28, 56, 56]
+
+
+def test_repainting_changes_materials_and_light_but_no_shape():
+    world = make_world("room", 3, "modern")
+    random = np.random.default_rng(0)
+    other = repainted(world, random)
+    before, after = erp_maps(world, 32, 64), erp_maps(other, 32, 64)
+    for name in ("distance", "normal", "instance", "sky"):
+        assert torch.equal(getattr(before, name), getattr(after, name))
+    assert float((before.image - after.image).abs().mean()) > 0.05
+    rows, painted = world.tables.rows[0], other.tables.rows[0]
+    lamps = rows[:, shapes.EMISSION] > 0
+    assert lamps.any()
+    assert torch.equal(rows[lamps], painted[lamps])
+    assert float(painted[:, shapes.COLOURS].min()) >= 0
+    assert float(painted[:, shapes.COLOURS].max()) <= 0.95
+    # What was of one material still is.
+    look = slice(shapes.TEXTURE, shapes.COLOURS.stop)
+    dull, painted = rows[~lamps][:, look], painted[~lamps][:, look]
+    for material in dull.unique(dim=0)[:20]:
+        assert len(painted[(dull == material).all(1)].unique(dim=0)) == 1
+    assert torch.equal(repainted(world, np.random.default_rng(0), 0.0).tables.rows, world.tables.rows)
+    again = repainted(world, np.random.default_rng(0))
+    assert torch.equal(again.tables.rows, other.tables.rows)
+    assert torch.equal(again.tables.sky, other.tables.sky)
+
+
+def test_only_training_worlds_are_repainted():
+    plain, painted = (RenderedViews({"room": 1.0}, height=64, repaint=share) for share in (0.0, 1.0))
+    assert torch.equal(drawn(plain, 1, kept_out=True).image, drawn(painted, 1, kept_out=True).image)
+    assert torch.equal(drawn(plain, 1).distance, drawn(painted, 1).distance)
+    assert any(not torch.equal(drawn(plain, n).image, drawn(painted, n).image) for n in range(3))

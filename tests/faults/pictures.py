@@ -1,5 +1,6 @@
 """One small picture of every supported kind, and seeded ways to damage its file."""
 
+import importlib.util
 import io
 import struct
 import zlib
@@ -85,6 +86,12 @@ def pictures(folder: Path) -> dict[str, bytes]:
         buffer = io.BytesIO()
         np.save(buffer, values)
         found[f"{name}.npy"] = buffer.getvalue()
+    if importlib.util.find_spec("pillow_heif"):  # the extra `heic`
+        import pillow_heif
+
+        buffer = io.BytesIO()
+        pillow_heif.from_pillow(colour).save(buffer, quality=90)
+        found["a.heic"] = buffer.getvalue()
     planes = {c: light[..., k] for k, c in enumerate("RGB")}
     for name in ("NO", "RLE", "ZIPS", "ZIP", "PIZ", "PXR24", "B44", "DWAA"):
         found[f"{name.lower()}.exr"] = _exr(folder, planes, getattr(OpenEXR, f"{name}_COMPRESSION"))

@@ -6,7 +6,7 @@ import statistics
 import pytest
 import torch
 
-from immersivedepth.losses.affine import aligned, gradient_term, midas, ssi_mae, ssi_mse, standardised
+from immersivedepth.losses.affine import aligned, gradient_term, midas, ratio_mae, ssi_mae, ssi_mse, standardised
 
 
 @pytest.fixture
@@ -18,7 +18,11 @@ def maps():
     return prediction, target, valid
 
 
-LOSSES = [ssi_mae, ssi_mse, gradient_term, midas]
+def ratios(prediction, target, valid):
+    return ratio_mae(prediction, target, valid, 1e-3)
+
+
+LOSSES = [ssi_mae, ssi_mse, gradient_term, midas, ratios]
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -111,6 +115,33 @@ def test_least_squares_is_that_of_the_slow_way(maps):
         scale, shift = slow_fit(p, t)
         squares += [(scale * a + shift - b) ** 2 for a, b in zip(p, t, strict=True)]
     assert float(ssi_mse(prediction, target, valid)) == pytest.approx(statistics.fmean(squares), rel=1e-10)
+
+
+def test_relative_errors_of_distance_are_those_of_the_slow_way(maps):
+    _, target, valid = maps
+    # Values that follow the target, but for a few that the fit puts below a tenth of the mean and below 0.
+    prediction = target + 0.1 * torch.sin(40 * target)
+    prediction[:, :, 3, ::3] = -0.8
+    found, below = [], 0
+    for p, t, keep in zip(prediction, target, valid, strict=True):
+        p, t = p[keep].tolist(), t[keep].tolist()
+        scale, shift = slow_fit(p, t)
+        lowest = 0.1 * statistics.fmean(t)
+        for a, b in zip(p, t, strict=True):
+            fitted = scale * a + shift
+            inverse = 1 / fitted if fitted > lowest else 1 / lowest - (fitted - lowest) / lowest**2
+            below += fitted <= lowest
+            found.append(abs(b * inverse - 1))
+    assert below > 3
+    assert float(ratios(prediction, target, valid)) == pytest.approx(statistics.fmean(found), rel=1e-10)
+
+
+def test_near_called_far_costs_more_than_far_called_near():
+    disparity = torch.tensor([1.0] * 30 + [0.1] * 30, dtype=torch.float64).view(1, 1, 6, 10)
+    valid = torch.ones_like(disparity, dtype=torch.bool)
+    far, near = disparity.clone(), disparity.clone()
+    far[..., 0, 0], near[..., 5, 9] = 0.1, 1.0
+    assert ratios(far, disparity, valid) > 3 * ratios(near, disparity, valid)
 
 
 def test_gradient_term_is_that_of_the_slow_way(maps):

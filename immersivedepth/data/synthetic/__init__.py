@@ -2,6 +2,7 @@
 
 from .recipes import KINDS, STYLES, load_world, make_world, standing_places
 from .render import Maps, erp_maps, render_batch, render_erp, render_pinhole, render_rig
+from .repaint import repainted
 from .world import World, trace_batch
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "render_erp",
     "render_pinhole",
     "render_rig",
+    "repainted",
     "standing_places",
     "trace_batch",
 ]

@@ -32,6 +32,7 @@ class DepthAnythingV2:
     input_size: Annotated[int, Range(14, 4096)] = 518  # the side at which a view enters the network, rounded to 14
     metric: Literal["indoor", "outdoor"] | None = None
     weights: str | None = None  # a file of one's own; null: found by name, or fetched
+    sky_below: Annotated[float, Range(0)] | None = None  # of networks taught that sky is 0: disparities that are sky
     running: Running = field(default_factory=Running)
     settings: Weights = field(default_factory=Weights)
 
@@ -52,12 +53,16 @@ class DepthAnythingV2:
         size = (rig.resolution, rig.resolution)
         before = partial(prepare, input_size=self.input_size)
         values = self._runner(views.images, before, partial(restore, size=size))[:, None]
-        kind = Kind.AFFINE_DISPARITY
+        kind, sky = Kind.AFFINE_DISPARITY, None
+        if self.sky_below is not None:
+            if self.metric:
+                raise ConfigError("predict.depth_anything_v2.sky_below is for disparities; set it or metric to null")
+            sky = values < self.sky_below
         if self.metric:
             kind = Kind.METRIC_DISTANCE
             rays = pinhole.view_rays(rig.rotation, rig.tan_half_fov, rig.resolution)
             values = values * rays.norm(dim=-1)[:, None].to(values)  # depth to distance
-        return Prediction(values, (kind,) * len(rig), rig, models=(self.name,) * len(rig))
+        return Prediction(values, (kind,) * len(rig), rig, sky=sky, models=(self.name,) * len(rig))
 
     @cached_property
     def _runner(self) -> Runner:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -50,6 +50,7 @@ class Midas:
     ] = "midas_v21_small_256"
     side: Annotated[int, Range(32, 4096)] | None = None  # pixels at which views are looked at; null: the model's own
     weights: str | None = None  # a file of one's own; null: found by name, or fetched
+    sky_below: Annotated[float, Range(0)] | None = None  # of networks taught that sky is 0: disparities that are sky
     running: Running = field(default_factory=Running)
     settings: Weights = field(default_factory=Weights)
 
@@ -58,7 +59,8 @@ class Midas:
         _ = self._ready
 
     def __call__(self, views: Views) -> Prediction:
-        return look(views, *self._ready, self.side, "predict.midas")
+        found = look(views, *self._ready, self.side, "predict.midas")
+        return found if self.sky_below is None else replace(found, sky=found.values < self.sky_below)
 
     @cached_property
     def _ready(self) -> tuple[Network, Runner]:
