@@ -23,6 +23,7 @@ from immersivedepth.data.images import write_jpeg
 from immersivedepth.data.rendered_views import KEPT_OUT
 from immersivedepth.data.synthetic import erp_maps, make_world, standing_places
 from immersivedepth.files import write_bytes
+from immersivedepth.geometry import sphere
 from immersivedepth.metrics.protocol import Protocol
 from immersivedepth.pipeline import assemble
 from immersivedepth.scene import Geometry, Panorama
@@ -55,17 +56,29 @@ def worlds(kind: str, count: int, height: int) -> Iterator[Panorama]:
         yield Panorama(maps.image, f"{kind} {number}, {style}", about={"distance": maps.distance[0]})
 
 
-def protocol() -> Protocol:
+def protocol(name: str = "sphere_affine") -> Protocol:
     """One scale and shift of the disparity for the whole sphere, every pixel by its solid angle."""
-    found: Protocol = build(compose("config", ["protocol=sphere_affine"])["protocol"], "protocol")
+    found: Protocol = build(compose("config", [f"protocol={name}"])["protocol"], "protocol")
     return replace(found, normals=False, seam=False)
 
 
 def judged(geometry: Geometry, truth: Tensor, rule: Protocol) -> dict[str, float]:
-    """AbsRel, delta1 and the middle relative error of all pixels where the truth is no sky."""
-    verdict = rule.judge(geometry.distance[0], truth, truth.isfinite(), metric=geometry.metric)
-    relative = ((verdict.compared - truth).abs() / truth)[truth.isfinite() & verdict.compared.isfinite()]
-    return {**{name: verdict.figures[name] for name in ("abs_rel", "delta1")}, "median": float(relative.median())}
+    """AbsRel, delta1 and the middle relative error of all pixels where the truth is no sky; AbsRel after a mere factor
+    of what is taken for no sky; shares of the sky that is found and of the rest that is taken for it.
+    """
+    valid = truth.isfinite()
+    distance = geometry.distance[0]
+    verdict = rule.judge(distance, truth, valid, metric=geometry.metric)
+    relative = ((verdict.compared - truth).abs() / truth)[valid & verdict.compared.isfinite()]
+    area = sphere.solid_angles(*truth.shape).double().expand(truth.shape)
+    up = distance.isinf()
+    return {
+        **{name: verdict.figures[name] for name in ("abs_rel", "delta1")},
+        "median": float(relative.median()),
+        "scaled": protocol("sphere").judge(distance, truth, valid, metric=geometry.metric).figures["abs_rel"],
+        "sky": float((area * (up & ~valid)).sum() / (area * ~valid).sum()) if not valid.all() else 1.0,
+        "false_sky": float((area * (up & valid)).sum() / (area * valid).sum()),
+    }
 
 
 def tabulate(count: int, height: int, more: list[str]) -> dict[str, dict[str, dict[str, float]]]:
@@ -89,7 +102,7 @@ def tabulate(count: int, height: int, more: list[str]) -> dict[str, dict[str, di
 
 def report(found: dict[str, dict[str, dict[str, float]]]) -> str:
     """The table and the goals."""
-    keys = ("abs_rel", "median", "delta1", "seconds")
+    keys = ("abs_rel", "median", "delta1", "scaled", "sky", "false_sky", "seconds")
     header = ["", *(f"{kind} {key}" for kind in found for key in keys)]
     rows = [[name, *(f"{found[kind][name][key]:.3f}" for kind in found for key in keys)] for name in ROWS]
     lines = [measure.table(header, rows), ""]

@@ -114,6 +114,7 @@ def hold(folder: Path) -> None:
         try:
             holder = _holder(handle)
             if not _lock(handle, holder):
+                holder = holder or _named_soon(handle)
                 who = f"process {holder['process']} on {holder['host']}" if holder else "another process"
                 raise ConfigError(
                     f"{folder}: {who} is at work there: wait for its end, or start anew with is_continue=false or "
@@ -145,8 +146,18 @@ def release() -> None:
             os.close(handle)
 
 
+def _named_soon(handle: int) -> dict[str, Any] | None:
+    """Who holds the lock, told by a holder that has got it this very moment and is about to write its name."""
+    for _ in range(20):
+        time.sleep(0.01)
+        if holder := _holder(handle):
+            return holder
+    return None
+
+
 def _holder(handle: int) -> dict[str, Any] | None:
     try:
+        os.lseek(handle, 0, os.SEEK_SET)
         found = json.loads(os.read(handle, 4096))
         return {"process": int(found["process"]), "host": str(found["host"])}
     except (ValueError, KeyError, TypeError):

@@ -19,6 +19,8 @@ POLICY = (
     "style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; object-src 'none'; base-uri 'self'"
 )
 
+_VISITORS = 200  # whose choices are kept in memory, about 0.3 MB each; those who came longest ago are forgotten first
+
 HEADERS = {"content-security-policy": POLICY, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 
 
@@ -48,6 +50,7 @@ class Demo:
                 quiet=True,
                 share=False,
                 ssr_mode=False,
+                state_session_capacity=_VISITORS,
                 show_error=True,
                 max_file_size=app.upload_mb * 2**20,
                 theme=gr.themes.Default(primary_hue="indigo", **fonts).set(

@@ -164,7 +164,7 @@ def _attention_step_by_step(net: nn.Module) -> None:
     """On processors fused attention is slow to learn through: 0.84 s of gradients for 32 views, against 0.57 s so."""
     for module in net.modules():
         if hasattr(module, "fused_attn"):
-            module.fused_attn = False
+            setattr(module, "fused_attn", False)  # noqa: B010 - a module's own flag, which types do not know
 
 
 def _coloured(shares: Tensor) -> Tensor:  # [B, 1, h, w] -> [B, 3, h, w]

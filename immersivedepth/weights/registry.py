@@ -234,12 +234,12 @@ def _omnidata() -> list[Source]:
 _BUNDLED: dict[str, tuple[int, str, str]] = {
     "depth_anything_v2_vitt": (
         11786258,
-        "a22e2932190ecbc3acc6b8eebed10656115d6826bb147040618e0c70d155c34d",
+        "ac0ecd3de8ffdfd9672bc6c9ba88f6613f4e829a327bf908749b419dc5a1c54e",
         "predict.bundled_dav2.weights",
     ),
     "midas_tiny": (
         7715474,
-        "973dd8687b5dda34c5ce1f39a78e7cfdd4d4c8a8e640dc194a4828d445781079",
+        "7823295be793167a33d2fcac3577e4c9719cfc45dc6f1bac1d1e8b8c3044cb0c",
         "predict.bundled_midas.weights",
     ),
 }

@@ -122,8 +122,8 @@ def test_random_problems_of_the_aligners(size, record):
         try:
             aligned = find(prediction)
         except ConfigError as error:  # only the known point may be one that no view knows
-            assert "align.anchors.points: no view knows the distance" in str(error)
-            assert aligner == "global in metres"
+            if aligner != "global in metres" or "points: no view knows the distance" not in str(error):
+                raise
             unknown.append(given["seed"])
             return
         assert aligned.metric or aligner != "global in metres"

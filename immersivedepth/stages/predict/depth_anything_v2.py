@@ -36,6 +36,10 @@ class DepthAnythingV2:
     running: Running = field(default_factory=Running)
     settings: Weights = field(default_factory=Weights)
 
+    def __post_init__(self) -> None:
+        if self.metric and self.sky_below is not None:
+            raise ConfigError("predict.depth_anything_v2.sky_below is for disparities; set it or metric to null")
+
     @property
     def name(self) -> str:
         """The name of the weights in the registry."""
@@ -55,8 +59,6 @@ class DepthAnythingV2:
         values = self._runner(views.images, before, partial(restore, size=size))[:, None]
         kind, sky = Kind.AFFINE_DISPARITY, None
         if self.sky_below is not None:
-            if self.metric:
-                raise ConfigError("predict.depth_anything_v2.sky_below is for disparities; set it or metric to null")
             sky = values < self.sky_below
         if self.metric:
             kind = Kind.METRIC_DISTANCE
