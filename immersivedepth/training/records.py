@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import math
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ class Records:
         self._lines = folder / "metrics.jsonl"
         self.rows = [row for row in read_rows(self._lines) if _still_true(row, position)]
         write_text(self._lines, "".join(_line(row) for row in self.rows))
+        _quiet_writers()
         self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=position.step + 1)
 
     def note(self, split: str, position: Position, figures: dict[str, float], *, whole_epoch: bool) -> dict[str, Any]:
@@ -66,6 +68,20 @@ class Records:
 
     def close(self) -> None:
         self._board.close()
+
+
+def _quiet_writers() -> None:
+    """TensorBoard's thread passes its faults on to whoever writes next; on its own it would print a traceback too."""
+    if getattr(threading.excepthook, "quiet", False):
+        return
+    before = threading.excepthook
+
+    def hook(fault: threading.ExceptHookArgs) -> None:
+        if not type(fault.thread).__module__.startswith("tensorboard."):
+            before(fault)
+
+    hook.quiet = True  # type: ignore[attr-defined]
+    threading.excepthook = hook
 
 
 _HEAD = ("split", "epoch", "step", "whole")

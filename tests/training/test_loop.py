@@ -1,5 +1,6 @@
 """The loop: it learns, stops, continues to the same bits, and records what it does."""
 
+import errno
 import functools
 import json
 import math
@@ -7,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from immersivedepth.training import Trainer, checkpoints
 from immersivedepth.training.broken import Diverged
 from immersivedepth.training.checkpoints import Position
 from immersivedepth.training.loop import Loop
-from immersivedepth.training.records import read_rows
+from immersivedepth.training.records import Records, read_rows
 from immersivedepth.weights import read
 
 from .toy import Endless, Numbers, Toy
@@ -428,3 +430,30 @@ def test_torchrun_starts_it_too(tmp_path):
     assert done.returncode == 0, done.stderr
     (rows,) = [read_rows(path) for path in tmp_path.rglob("metrics.jsonl")]
     assert [row["epoch"] for row in rows if row["split"] == "val"] == [1, 2]
+
+
+def test_a_full_disk_under_tensorboard_is_raised_once_and_prints_nothing(tmp_path, monkeypatch, capsys):
+    heard = []
+    monkeypatch.setattr(threading, "excepthook", heard.append)
+    records = Records(tmp_path, Position())
+    inner = records._board.file_writer.event_writer._async_writer._writer
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(inner, "write", full)
+    monkeypatch.setattr(inner, "flush", full)
+
+    def note():
+        for step in range(1000):
+            records.note("train", Position(step=step), {"loss": 1.0}, whole_epoch=False)
+            time.sleep(0.01)
+
+    with pytest.raises(OSError, match="No space"):
+        note()
+    assert heard == []
+    assert "Traceback" not in capsys.readouterr().err
+    other = threading.Thread(target=full)  # faults of others are told as before
+    other.start()
+    other.join()
+    assert len(heard) == 1
