@@ -230,6 +230,9 @@ def claim(data: bytes, width: int, height: int) -> bytes:
         )
     if data.startswith(b"II"):
         return _claim_tiff(data, *sides)
+    if data[4:8] == b"ftyp":
+        at = data.index(b"ispe") + 8
+        return data[:at] + struct.pack(">II", *sides) + data[at + 8 :]
     head, rest = data[:128], data[128:]
     for old, new in zip(old_sides, sides, strict=True):
         head = head.replace(b"%d" % old, b"%d" % new, 1)

@@ -186,9 +186,14 @@ def _decode_heic(source: Source) -> Decoded:
     import pillow_heif
 
     source.handle.seek(0)
-    heif = pillow_heif.open_heif(source.handle, convert_hdr_to_8bit=True)
-    source.check_size(*heif.size)  # only the headers have been read
-    picture = heif.to_pillow()
+    try:
+        heif = pillow_heif.open_heif(source.handle, convert_hdr_to_8bit=True)
+        source.check_size(*heif.size)  # only the headers have been read
+        picture = heif.to_pillow()
+    except Exception as error:  # the library has a limit of its own, which says no remedy
+        if claimed := re.search(r"Image size (\d+)x(\d+) exceeds", str(error)):
+            source.check_size(*map(int, claimed.groups()))
+        raise
     decoded = _decode_pillow(picture)
     decoded.orientation = 1  # the library has turned it already
     return decoded

@@ -32,9 +32,9 @@ class DepthAnythingV2:
     input_size: Annotated[int, Range(14, 4096)] = 518  # the side at which a view enters the network, rounded to 14
     metric: Literal["indoor", "outdoor"] | None = None
     weights: str | None = None  # a file of one's own; null: found by name, or fetched
-    sky_below: Annotated[float, Range(0)] | None = None  # of networks taught that sky is 0: disparities that are sky
     running: Running = field(default_factory=Running)
     settings: Weights = field(default_factory=Weights)
+    sky_below: Annotated[float, Range(0)] | None = None  # of networks taught that sky is 0: disparities that are sky
 
     def __post_init__(self) -> None:
         if self.metric and self.sky_below is not None:

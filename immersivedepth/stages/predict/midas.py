@@ -50,9 +50,9 @@ class Midas:
     ] = "midas_v21_small_256"
     side: Annotated[int, Range(32, 4096)] | None = None  # pixels at which views are looked at; null: the model's own
     weights: str | None = None  # a file of one's own; null: found by name, or fetched
-    sky_below: Annotated[float, Range(0)] | None = None  # of networks taught that sky is 0: disparities that are sky
     running: Running = field(default_factory=Running)
     settings: Weights = field(default_factory=Weights)
+    sky_below: Annotated[float, Range(0)] | None = None  # of networks taught that sky is 0: disparities that are sky
 
     def load(self) -> None:
         """Build the network and read its weights now rather than at the first look."""
