@@ -10,6 +10,7 @@ import hashlib
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,9 @@ def worlds(kind: str, count: int, height: int) -> Iterator[Panorama]:
         yield Panorama(maps.image, f"{kind} {number}, {style}", about={"distance": maps.distance[0]})
 
 
+@lru_cache
 def protocol(name: str = "sphere_affine") -> Protocol:
-    """One scale and shift of the disparity for the whole sphere, every pixel by its solid angle."""
+    """The plain figures of a protocol; as it stands, one scale and shift of the disparity for the whole sphere."""
     found: Protocol = build(compose("config", [f"protocol={name}"])["protocol"], "protocol")
     return replace(found, normals=False, seam=False)
 

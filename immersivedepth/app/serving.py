@@ -19,9 +19,8 @@ POLICY = (
     "style-src 'self' 'unsafe-inline'; worker-src 'self' blob:; object-src 'none'; base-uri 'self'"
 )
 
-_VISITORS = 200  # whose choices are kept in memory, about 0.3 MB each; those who came longest ago are forgotten first
-
 HEADERS = {"content-security-policy": POLICY, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+_VISITORS = 200  # whose choices are kept in memory, about 0.3 MB each; those who came longest ago are forgotten first
 
 
 class Demo:

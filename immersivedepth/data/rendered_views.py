@@ -44,7 +44,7 @@ class RenderedViews:
     fov: tuple[Annotated[float, Range(1, 179)], Annotated[float, Range(1, 179)]] = (55.0, 105.0)  # degrees
     roll: Annotated[float, Range(0, 180)] = 6.0  # degrees, standard deviation
     strength: Annotated[float, Range(0, 2)] = 1.0  # of what cameras do to pictures; 0: nothing
-    repaint: Annotated[float, Range(0, 1)] = 0.0  # probability that a material of a training world is another one
+    repaint: Annotated[float, Range(0, 1)] = 0.0  # largest share of a training world's materials that are changed
     validation: Annotated[int, Range(1)] = 24  # panoramas of styles kept out, four views of each
     seed: Annotated[int, Range(0)] = 0
 

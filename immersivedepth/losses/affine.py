@@ -60,23 +60,19 @@ def relative_mae(prediction: Tensor, target: Tensor, valid: Tensor, least: float
 
 def relative_to(target: Tensor, valid: Tensor, least: float, floor: float = 0.5) -> Tensor:
     """The target plus a share of the mean of each image, but no less than `least`: what an error is measured by."""
-    known = torch.where(valid, target, 0.0)
-    mean = known.sum((-3, -2, -1), keepdim=True) / valid.sum((-3, -2, -1), keepdim=True).clamp_min(1)
-    return (known + floor * mean).clamp_min(least)
+    return (torch.where(valid, target, 0.0) + floor * _image_means(target, valid)).clamp_min(least)
 
 
 def ratio_mae(prediction: Tensor, target: Tensor, valid: Tensor, least: float, floor: float = 0.1) -> Tensor:
     """Mean relative error of distance, |target / fitted - 1| of disparities after the best scale and shift.
 
-    What is near but taken for far costs most, as in AbsRel. Fitted values below a share of the target's mean count as
-    that, and the cost goes on along its tangent there.
+    What is near but taken for far costs most, as in AbsRel. For fitted values below a share of the target's mean the
+    inverse goes on along its tangent.
     """
-    known = torch.where(valid, target, 0.0)
-    mean = known.sum((-3, -2, -1), keepdim=True) / valid.sum((-3, -2, -1), keepdim=True).clamp_min(1)
-    lowest = (floor * mean).clamp_min(least)
+    lowest = (floor * _image_means(target, valid)).clamp_min(least)
     fitted = aligned(prediction, target, valid)
     inverse = torch.where(fitted > lowest, 1 / fitted.clamp_min(lowest), (2 * lowest - fitted) / lowest.square())
-    return _mean((known * inverse - 1).abs(), valid)
+    return _mean((torch.where(valid, target, 0.0) * inverse - 1).abs(), valid)
 
 
 def gradient_term(prediction: Tensor, target: Tensor, valid: Tensor, scales: int = SCALES) -> Tensor:
@@ -102,6 +98,11 @@ def midas(prediction: Tensor, target: Tensor, valid: Tensor, regulariser: float 
 
 def _mean(values: Tensor, valid: Tensor) -> Tensor:
     return torch.where(valid, values, 0.0).sum() / valid.sum().clamp_min(1)
+
+
+def _image_means(values: Tensor, valid: Tensor) -> Tensor:  # [B, 1, h, w] -> [B, 1, 1, 1]
+    total = torch.where(valid, values, 0.0).sum((-3, -2, -1), keepdim=True)
+    return total / valid.sum((-3, -2, -1), keepdim=True).clamp_min(1)
 
 
 def _tiny(values: Tensor) -> float:

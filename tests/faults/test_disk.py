@@ -252,15 +252,8 @@ DISKS: dict[str, tuple[str, ...]] = {
     "a panorama": ("dataset.image_path={}", "project.resolution=32", "export=[arrays,pointcloud,preview]", "refine=[]"),
     "a training": (*TOY, "mode=train", "trainer.epochs=2", "trainer.log_every=1"),
 }
-CHANGING = (
-    "run.json",
-    "run.lock",
-    "run.log",
-    "result.json",
-    "config.yaml",
-    ".jsonl",
-    ".csv",
-)  # by the clock or growing
+# By the clock, or growing.
+CHANGING = ("run.json", "run.lock", "run.log", "result.json", "config.yaml", ".jsonl", ".csv")
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")

@@ -57,9 +57,8 @@ class DepthAnythingV2:
         size = (rig.resolution, rig.resolution)
         before = partial(prepare, input_size=self.input_size)
         values = self._runner(views.images, before, partial(restore, size=size))[:, None]
-        kind, sky = Kind.AFFINE_DISPARITY, None
-        if self.sky_below is not None:
-            sky = values < self.sky_below
+        kind = Kind.AFFINE_DISPARITY
+        sky = None if self.sky_below is None else values < self.sky_below
         if self.metric:
             kind = Kind.METRIC_DISTANCE
             rays = pinhole.view_rays(rig.rotation, rig.tan_half_fov, rig.resolution)
