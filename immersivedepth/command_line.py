@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from . import memory
 from .checks import ConfigError, ResourceError, UserError
-from .config import CONF, HYDRA_TRUSTED, check_targets, explain, nearest
+from .config import CONF, HYDRA, HYDRA_TRUSTED, check_targets, explain, nearest
 
 # Classes a logging config may name; everything else could call any function with any argument.
 _LOGGING = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "colorlog.ColoredFormatter")
@@ -126,13 +126,13 @@ def _of_hydra(error: BaseException) -> str:
         group, _, names = options.partition(":")
         wanted = head.split("'")[1].rpartition("/")[2] if "'" in head else ""
         return f"{_join(head)} in group {group.strip()}{nearest(wanted, names.split())}"
-    if named := re.search(r"Could not (?:find|load|override) '([^']+)'", text):
-        group, _, wanted = named[1].rpartition("/")
+    if named := re.search(r"Could not (find|load|override) '([^']+)'", text):
+        group, _, wanted = ("", "", named[2]) if named[1] == "override" else named[2].rpartition("/")
         if group and (CONF / group).is_dir():  # lists of options are not explained by Hydra
             known = [path.stem for path in (CONF / group).glob("*.yaml")]
             return f"{group}=[{wanted}] is not an option{nearest(wanted, known)}"
         wanted = group or wanted
-        known = [path.name for path in CONF.iterdir() if path.is_dir()] + ["hydra/job_logging", "hydra/hydra_logging"]
+        known = [path.name for path in CONF.iterdir() if path.is_dir()] + [*HYDRA]
         return f"{text[: named.start()]}{wanted} is not a group of options{nearest(wanted, known, '', ['_self_'])}"
     return _join(text.partition("To append to your")[0])
 

@@ -127,6 +127,8 @@ class Run:
             raise ConfigError("device.base_exp_dir is empty: name a folder for the results")
 
 
+HYDRA = ("hydra", "hydra/job_logging", "hydra/hydra_logging")  # names at the root that Hydra itself reads
+
 # What is built, and what holds several by names of one's own.
 _SEVERAL = ("enhance", "predict", "refine", "export")
 _PLAIN = ("mode", "device", "seed", "exp_name", "is_continue", "debug", "runs")
@@ -144,7 +146,9 @@ def compose(name: str = "config", overrides: Sequence[str] = ()) -> dict[str, An
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
     """A composed config as plain data with every interpolation followed, its root and every node checked."""
-    plain = _plain(OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]))
+    cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    _check_device(cfg.get("device"))
+    plain = _plain(cfg)
     check_targets(plain)
     _check_marks(plain, "")
     _check_node({**plain, "_target_": f"{Run.__module__}.Run"}, "", Run)
@@ -155,9 +159,19 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
             if node is not None and not isinstance(node, dict):
                 raise ConfigError(f"{where}={_short(node)}: expected a node with a _target_")
             if node and "_target_" not in node:
-                raise ConfigError(f"{where} has no _target_: no {name} of that name was chosen")
+                chosen = [k for k, v in plain[name].items() if isinstance(v, dict) and "_target_" in v] if key else []
+                hint = nearest(key, chosen, where) if chosen else ""
+                raise ConfigError(f"{where} has no _target_: no {name} of that name was chosen{hint}")
         _check_tree(value, name)
     return plain
+
+
+def _check_device(device: Any) -> None:
+    """Refuse unknown keys of the device before interpolations of others miss the right ones."""
+    known = [field.name for field in dataclasses.fields(Device)]
+    for key in map(str, device if isinstance(device, DictConfig) else ()):
+        if key not in known:
+            raise ConfigError(f"device.{key} is not a key{nearest(key, known, f'device.{key}')}")
 
 
 def run_of(plain: dict[str, Any]) -> Run:
@@ -198,7 +212,8 @@ def explain(error: OmegaConfBaseException) -> str:
         return f"{key} has no value: set {key}=..."
     parent = error.parent_node
     if type(error).__name__ in ("ConfigAttributeError", "ConfigKeyError") and isinstance(parent, DictConfig):
-        return f"{key} is not a key{nearest(str(error.key), [str(k) for k in parent], key, ['defaults'])}"
+        marks = ["defaults"] if "." in key else ["defaults", *HYDRA]
+        return f"{key} is not a key{nearest(str(error.key), [str(k) for k in parent], key, marks)}"
     return f"{key}: {first}" if key and key not in first else first
 
 
@@ -206,10 +221,16 @@ def nearest(name: str, known: Sequence[str], path: str = "", marks: Sequence[str
     """The end of a sentence that names the closest valid choice, or all of them; `marks` are named only if close."""
     known = sorted(k for k in known if not k.startswith("_") and k != "hydra")
     prefix = path.rpartition(".")[0] + "." if "." in path else ""
-    close = difflib.get_close_matches(name, marks, n=1, cutoff=0.75)
-    if close := close or difflib.get_close_matches(name, known, n=1, cutoff=0.5):
-        return f"; did you mean {prefix}{close[0]}?"
+    if close := _closest(name, marks, 0.75) or _closest(name, known, 0.5):
+        return f"; did you mean {prefix}{close}?"
     return f"; it can be {', '.join(prefix + k for k in known)}" if known else "; it takes no keys"
+
+
+def _closest(name: str, known: Sequence[str], least: float) -> str | None:
+    """The name most like another one; of several the one whose length is nearest."""
+    likeness = {k: difflib.SequenceMatcher(None, k, name).ratio() for k in known}
+    likely = [k for k in known if likeness[k] >= least]
+    return max(likely, key=lambda k: (likeness[k], -abs(len(k) - len(name))), default=None)
 
 
 def _trusted_by_user() -> tuple[str, ...]:
@@ -289,7 +310,8 @@ def _check_node(node: dict[str, Any], path: str, found: Callable[..., Any]) -> N
             continue
         where = f"{path}.{key}".lstrip(".")
         if key not in parameters and not open_ended:
-            raise ConfigError(f"{where} is not a key{nearest(str(key), list(parameters), where, ['defaults'])}")
+            marks = ["defaults"] if path else ["defaults", *HYDRA]
+            raise ConfigError(f"{where} is not a key{nearest(str(key), list(parameters), where, marks)}")
         if key in hints and (wanted := misfit(value, hints[key])):
             raise ConfigError(f"{where}={_short(value)}: expected {wanted}")
         for place, record, hint in _records(value, hints.get(key), where):

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # A module may import those of earlier lines, never its own line, unless it is in the same folder.
 LAYERS = [
     {"checks"},
-    {"scene", "files", "memory"},
+    {"scene", "files", "memory", "hardware"},
     {"geometry", "weights", "config"},
     {"losses", "visual"},
     {"metrics"},

@@ -131,9 +131,11 @@ class ThreeD60Mono(Paired):
 
     def pairs(self) -> Pairs:
         """The viewpoints of the part."""
-        lists = {"train": "splits/train.txt", "val": "splits/val.txt", "test": "splits/test.txt", self.part: self.list}
         data = three_d60.ThreeD60(
-            root=str(self.home), split=self.split, lists=lists, yaws=None if self.yaws is None else [*self.yaws]
+            root=str(self.home),
+            split=self.split,
+            lists=three_d60.Lists(**{self.part: self.list}),
+            yaws=None if self.yaws is None else [*self.yaws],
         )
         return [
             Pair(view.path("color", three_d60.REFERENCE), view.path("depth", three_d60.REFERENCE))

@@ -65,6 +65,15 @@ class View:
         return found
 
 
+@dataclass(frozen=True)
+class Lists:
+    """The published list of each part, below the root."""
+
+    train: str = "splits/train.txt"
+    val: str = "splits/val.txt"
+    test: str = "splits/test.txt"
+
+
 @dataclass
 class ThreeD60:
     """Where the data are, which part is used, and how a pair is looked at; the fields are the keys of its YAML."""
@@ -76,9 +85,7 @@ class ThreeD60:
     side: Literal["right", "up"] = "right"
     baseline: Annotated[float, Range(1e-6)] = BASELINE  # metres
     split: Literal["lists", "areas", "folds", "all"] = "lists"
-    lists: dict[str, str] = field(
-        default_factory=lambda: {"train": "splits/train.txt", "val": "splits/val.txt", "test": "splits/test.txt"}
-    )
+    lists: Lists = Lists()
     yaws: list[float] | None = None  # which renderings of a viewpoint; null: all there are
     projection: Literal["cassini", "erp"] = "cassini"
     columns: Annotated[int, Range(16)] | None = None  # of the Cassini view; null: as many as a panorama has rows
@@ -90,7 +97,7 @@ class ThreeD60:
     def views(self, split: Split) -> list[View]:
         """The viewpoints of a part."""
         if self.split == "lists":
-            path = self._root / self.lists[split]
+            path = self._root / getattr(self.lists, split)
             if not path.is_file() and split == "train":
                 raise InputError(f"{path} not found; set dataset.lists.train to a list of 3D60, or dataset.split")
             return self._chosen(read_list(path, self._root)) if path.is_file() else []

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ..checks import Range
+from ..hardware import fast_bfloat16
 
 _LEAST_SIDE = 16  # of what counts as a matrix
 _ROUNDS = 5
@@ -33,7 +34,7 @@ def is_matrix(parameter: Tensor) -> bool:
 def orthogonalised(matrix: Tensor) -> Tensor:  # [m, n]
     """Nearly U V^T of the matrix's U S V^T: all singular values between about 0.7 and 1.2."""
     a, b, c = _QUINTIC
-    x = matrix.bfloat16()
+    x = matrix.bfloat16() if fast_bfloat16(matrix.device) else matrix.float()
     tall = x.shape[0] > x.shape[1]
     x = x.mT if tall else x
     x = x / (x.norm() + 1e-7)

@@ -82,15 +82,23 @@ def mistyped(word: str, random: np.random.Generator) -> str:
 
 
 def keys_of(folder: Path) -> list[tuple[Path, int, re.Match]]:
-    """Every key of every YAML but the free names of options."""
+    """Every key of every YAML but the names that are one's own choice: of options, and of the steps of filters."""
     found = []
     for path in sorted(folder.rglob("*.yaml")):
         file = path.relative_to(folder)
+        text = named = -1  # how far the heads of a text and of a table of names are indented; -1: not in one
         for number, line in enumerate(path.read_text().splitlines()):
-            match = KEY.match(line)
-            free = file.parts[0] in SEVERAL and match and not match[1]
+            indent = len(line) - len(line.lstrip())
+            if text >= 0 and (indent > text or not line):
+                continue
+            match, text = KEY.match(line), -1
+            if match and indent <= named:
+                named = -1
+            free = match and (indent == named + 2 if named >= 0 else file.parts[0] in SEVERAL and not indent)
             if match and not free:
                 found.append((file, number, match))
+            text = indent if line.endswith("|") else -1
+            named = indent if match and match[2] == "steps" and line.endswith(":") else named
     return found
 
 
@@ -116,6 +124,23 @@ def test_every_key_mistyped_by_one_letter(conf, no_models, size, record):
     record(
         "keys mistyped by one letter", keys=len(picked), refused_by_name=len(picked), slowest_seconds=round(slowest, 2)
     )
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        ("+device.kicnd=cpu", "device.kicnd is not a key; did you mean device.kind?"),
+        ("+hjydra.run.dir=x", "hjydra is not a key; did you mean hydra?"),
+        ("hydra/job_loggng=none", "hydra/job_loggng is not a key; did you mean hydra/job_logging?"),
+        ("+predict.bundled_dva2.batch_size=1", "did you mean predict.bundled_dav2?"),
+        ("+trainer.optimiser.ar=1", "trainer.optimiser.ar is not a key; did you mean trainer.optimiser.lr?"),
+        ("+dataset.lists.vla=x", "dataset.lists.vla is not a key; did you mean dataset.lists.val?"),
+    ],
+)
+def test_names_whose_likeness_is_not_plain(given, line, no_models):
+    code, told = answer("system=stereo_3d60", given)
+    assert code == 2
+    assert line in told
 
 
 # --- Values

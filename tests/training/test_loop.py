@@ -231,7 +231,7 @@ def test_a_damaged_sample_ends_it_with_its_own_words(tmp_path, workers):
         ({"batch_size": 7, "accumulate": 2}, Toy(), "multiple of devices"),
         ({"monitor": "beauty"}, Toy(), "measures.*rmse"),
         ({}, Toy(stream=True), "epoch_samples has no value"),
-        ({"kind": "cuda"}, Toy(), "finds no such device"),
+        ({"kind": "cuda"}, Toy(), "finds none; it finds"),
     ],
 )
 def test_mistakes_are_told(tmp_path, settings, system, words):
@@ -457,3 +457,17 @@ def test_a_full_disk_under_tensorboard_is_raised_once_and_prints_nothing(tmp_pat
     other.start()
     other.join()
     assert len(heard) == 1
+
+
+@pytest.mark.parametrize(
+    ("precision", "fast", "wanted"),
+    [
+        ("auto", False, "32-true"),
+        ("auto", True, "bf16-mixed"),
+        ("bf16", False, "bf16-mixed"),
+        ("fp32", True, "32-true"),
+    ],
+)
+def test_auto_learns_in_bfloat16_where_that_is_fast(precision, fast, wanted, monkeypatch):
+    monkeypatch.setattr("immersivedepth.hardware.fast_bfloat16", lambda _: fast)
+    assert trainer(precision=precision).launch().strategy.precision.precision == wanted

@@ -9,8 +9,10 @@ from torch import nn
 from immersivedepth.training.muon import Muon, is_matrix, orthogonalised
 
 
+@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("shape", [(32, 32), (96, 24), (24, 200)])
-def test_singular_values_become_alike_and_their_directions_stay(shape):
+def test_singular_values_become_alike_and_their_directions_stay(shape, fast, monkeypatch):
+    monkeypatch.setattr("immersivedepth.training.muon.fast_bfloat16", lambda _: fast)
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     found = orthogonalised(matrix)
     values = torch.linalg.svdvals(found)

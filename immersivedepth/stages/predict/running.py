@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from ... import memory
+from ... import hardware, memory
 from ...checks import ConfigError, Range, ResourceError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -32,31 +32,13 @@ class Running:
             if self.kind not in ("auto", "cpu"):
                 raise ConfigError(f"device.backend=openvino runs on processors: set device.kind=cpu, not {self.kind}")
             return torch.device("cpu")
-        available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-        if self.kind == "auto":
-            return torch.device(next(kind for kind, there in available.items() if there))
-        if not available[self.kind]:
-            there = ", ".join(kind for kind, yes in available.items() if yes)
-            raise ConfigError(f"device.kind={self.kind}: torch {torch.__version__} finds none; it finds {there}")
-        return torch.device(self.kind)
+        return hardware.device(self.kind)
 
     def dtype(self) -> torch.dtype:
         """The numbers in which matrices are multiplied; everything else stays float32."""
         if self.precision != "auto":
             return _DTYPES[self.precision]
-        return torch.bfloat16 if _fast_bfloat16(self.device()) else torch.float32
-
-
-def _fast_bfloat16(device: torch.device) -> bool:
-    """Whether bfloat16 products are faster than float32 ones: hardware that has them, not emulation."""
-    if device.type == "cuda":
-        # Emulated before compute capability 8.0; ROCm reports capabilities of another kind and has it.
-        return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
-    if device.type == "cpu":
-        # AVX512-BF16 without AMX was measured to be 1.6 times as fast as float32 (EPYC 9004).
-        flags = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-        return bool(flags.get("amx_bf16") or flags.get("avx512_bf16"))
-    return False
+        return torch.bfloat16 if hardware.fast_bfloat16(self.device()) else torch.float32
 
 
 class Runner:
