@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from .batch import depth
 from .checks import ConfigError, InputError
-from .config import build
+from .config import build, run_of
 from .data import images
 from .files import write_text
 from .geometry.normals import normals_from_distance
@@ -27,6 +27,7 @@ from .render.splats import SplatScene
 from .render.video import write_video
 from .runs import RunFolder
 from .scene import Geometry, Panorama, unit_image
+from .stages.predict.running import Running
 from .visual.colours import Scale, colour_distance, distance_scale
 
 log = logging.getLogger(__name__)
@@ -40,11 +41,12 @@ def render_dense(
 ) -> tuple[RunFolder, list[Path]]:
     """A film for every panorama of the run; geometry that the run does not hold yet is estimated first."""
     film, sampler = build(config["render"], "render"), build(config["pose_sampler"], "pose_sampler")
+    device = device_of(config)
     written = []
     folder, results = found(config, open_folder)
     for place, panorama, geometry in results:
         with torch.inference_mode():
-            scene = scene_of(film, place, panorama, geometry, fields)
+            scene = scene_of(film, place, panorama, geometry, fields, device)
             way = sampler(geometry.distance)
             scale = distance_scale(geometry.distance[0].numpy(), geometry.mask[0].numpy())  # one for all frames
             written += filmed(scene, way, film, place / f"dense_images_{film.kind}", scale)
@@ -59,7 +61,8 @@ def found(
     folder = open_folder()
     sources = dataset.sources()
     places = {source: folder.path / dataset.name(source) for source in sources}
-    if not all((place / "distance.npy").is_file() for place in places.values()):
+    # result.json is written last: without it a killed run has left a part only
+    if not all((place / name).is_file() for place in places.values() for name in ("distance.npy", "result.json")):
         log.info("no distance in %s yet: it is estimated first", folder.path)
         export = {**config["export"], "arrays": _ARRAYS}
         _, outcomes = depth({**config, "export": export}, lambda: RunFolder(folder.path, False))
@@ -76,10 +79,19 @@ def load_geometry(place: Path) -> Geometry:
     distance = images.read_map(place / "distance.npy")
     mask = images.read_image(place / "mask.png").image[:1] > 127
     metric = bool(json.loads((place / "distance.json").read_text(encoding="utf-8"))["metric"])
-    return Geometry(distance, mask, metric=metric, normal=normals_from_distance(distance))
+    found = place / "normal.npy"
+    normal = images.read_vectors(found) if found.is_file() else normals_from_distance(distance)
+    return Geometry(distance, mask, metric=metric, normal=normal)
 
 
-def scene_of(film: Film, place: Path, panorama: Panorama, geometry: Geometry, fields: Fields | None) -> Scene:
+def device_of(config: dict[str, Any]) -> torch.device:
+    """Where fields are computed, and meshes and splats drawn."""
+    return Running(kind=run_of(config).device.kind).device()
+
+
+def scene_of(
+    film: Film, place: Path, panorama: Panorama, geometry: Geometry, fields: Fields | None, device: torch.device
+) -> Scene:
     """What is filmed: the run's field, or the panorama's mesh or splats."""
     field = fields(place) if fields is not None and film.source in ("auto", "field") else None
     if film.source == "field" and field is None:
@@ -87,29 +99,37 @@ def scene_of(film: Film, place: Path, panorama: Panorama, geometry: Geometry, fi
             f"render.source=field: {place} holds no radiance field; choose render.source=mesh or splats, "
             "or train one first"
         )
+    if film.backend == "gl" and (field is not None or film.source == "splats"):
+        raise ConfigError("render.backend=gl draws meshes: choose render.source=mesh, or render.backend=auto")
     if field is not None:
+        if film.fill == "navier_stokes":
+            raise ConfigError("render.fill=navier_stokes: a field has its own hidden parts; choose harmonic or mark")
         return field
-    image = unit_image(panorama.image)
+    device = torch.device("cpu") if device.type == "mps" else device  # drawing was never tried there
+    image, distance = unit_image(panorama.image).to(device), geometry.distance.to(device)
     if film.source == "splats":
-        return SplatScene(image, geometry.distance, geometry.normal, film.fill)
-    return MeshScene(image, geometry.distance, film.fill, film.backend)
+        normal = None if geometry.normal is None else geometry.normal.to(device)
+        return SplatScene(image, distance, normal, film.fill)
+    return MeshScene(image, distance, film.fill, film.backend)
 
 
 def filmed(scene: Scene, way: Way, film: Film, place: Path, scale: Scale) -> list[Path]:
     """image_i.png, distance_i.png, distance_i.exr, seen_i.png for every pose, and video.mp4.
 
-    What a killed run left is kept if it was made with the same settings and poses.
+    What a killed run left is kept if it was made of the same scene with the same settings and poses.
     """
     poses = way.poses(film.kind)
-    record = json.dumps({"render": asdict(film), "poses": [_facts(pose) for pose in poses]}, indent=1) + "\n"
-    kept = (place / RECORD).is_file() and (place / RECORD).read_text(encoding="utf-8") == record
+    of = {"kind": type(scene).__name__, "step": getattr(scene, "step", None)}
+    facts = {"render": asdict(film), "scene": of, "poses": [_facts(pose) for pose in poses]}
+    record = json.dumps(facts, indent=1) + "\n"
+    if not ((place / RECORD).is_file() and (place / RECORD).read_text(encoding="utf-8") == record):
+        for old in place.glob("distance_*.exr"):  # written last: while it is not there, the frame is not done
+            old.unlink()
     write_text(place / RECORD, record)
     paths = [place / RECORD]
     for i, pose in enumerate(tqdm(poses, unit="frame", desc=film.kind)):
         names = [place / name for name in (f"image_{i}.png", f"distance_{i}.png", f"seen_{i}.png", f"distance_{i}.exr")]
-        if not (kept and all(name.is_file() for name in names)):
-            if not kept:
-                names[-1].unlink(missing_ok=True)  # written last: while it is not there, the frame is not done
+        if not all(name.is_file() for name in names):
             _save(scene.render(pose, film.camera), names, scale)
         paths += names
     if film.video:

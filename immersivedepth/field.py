@@ -11,12 +11,11 @@ import torch
 
 from .checks import ConfigError
 from .config import build, run_of
-from .dense import found
+from .dense import device_of, found
 from .render.field.pool import Known
 from .render.protocol import Scene
 from .runs import RunFolder
 from .scene import Geometry, Panorama, unit_image
-from .stages.predict.running import Running
 from .training import checkpoints
 from .training.radiance import Fit, revived
 
@@ -61,12 +60,8 @@ def fields(config: dict[str, Any]) -> Callable[[Path], Scene | None]:
             return None
         trained, _ = revived(build(config["scene"], "scene"), content, device_of(config))
         trained.fill = build(config["render"], "render").fill
-        log.info("field of step %d: %s", content["training"]["position"].step, path)
+        trained.step = content["training"]["position"].step
+        log.info("field of step %d: %s", trained.step, path)
         return trained
 
     return load
-
-
-def device_of(config: dict[str, Any]) -> torch.device:
-    """Where fields are computed."""
-    return Running(kind=run_of(config).device.kind).device()

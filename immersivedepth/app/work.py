@@ -27,7 +27,7 @@ from ..command_line import one_line
 from ..config import build, compose, run_of
 from ..data import images
 from ..data.panoramas import WORLD, Wild, safe_name
-from ..dense import filmed, load_geometry, scene_of
+from ..dense import device_of, filmed, load_geometry, scene_of
 from ..files import atomic, write_text
 from ..geometry import pinhole
 from ..pipeline import Pipeline, assemble
@@ -99,6 +99,7 @@ class Worker:
     def __init__(self, config: dict[str, Any], app: App) -> None:
         self.app = app
         self.base = _base(config)
+        self.device = device_of(config)
         self._lock = threading.Lock()
         self._looking: tuple[str, dict[str, stage.Predict]] = ("", {})
         self._composing = threading.Lock()
@@ -179,7 +180,7 @@ class Worker:
             height = geometry.distance.shape[-2]
             size = (2 * height, height)
             panorama = Wild(image_path=str(job.source), image_resize=size, max_size=self.app.max_size).load(job.source)
-            scene = _Told(scene_of(film, place, panorama, geometry, None), FRAMES["poses"], job, tell)
+            scene = _Told(scene_of(film, place, panorama, geometry, None, self.device), FRAMES["poses"], job, tell)
             way = Orbit(poses=FRAMES["poses"])(geometry.distance)
             scale = distance_scale(geometry.distance[0].cpu().numpy(), geometry.mask[0].cpu().numpy())
             return filmed(scene, way, film, place, scale)[-1]

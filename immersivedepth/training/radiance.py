@@ -59,11 +59,11 @@ class Radiance:
     distance_weight: Annotated[float, Range(0)] = 1.0
     distance_beta: Annotated[float, Range(1e-6)] = 0.01  # of the smooth L1 loss of relative distances
     distortion_weight: Annotated[float, Range(0)] = 0.1
-    distortion_ramp: Annotated[float, Range(0, 1)] = 0.5  # share of the phase in which it rises, to twice its weight
+    distortion_ramp: Annotated[float, Range(0, 1)] = 0.25  # share of a phase in which it rises to its weight
     colour_beta: Annotated[float, Range(1e-6)] = 0.05
     max_laplacian: Annotated[float, Range(0)] = 0.01  # of log distance; rays at edges do not teach
     min_cosine: Annotated[float, Range(0, 1)] = 0.15  # between ray and normal
-    slack: Annotated[float, Range(0)] = 1 / 256  # relative distance within which a point is the one that a view shows
+    slack: Annotated[float, Range(0)] = 1 / 128  # relative distance within which a point is the one that a view shows
     least_distance: Annotated[float, Range(0)] = 0.1  # of new points to their view, of the panorama's median distance
     log_every: Annotated[int, Range(1)] = 10  # steps
     save_minutes: Annotated[float, Range(0)] = 2.0
@@ -219,7 +219,7 @@ class Fit:
             return {"color_loss": F.smooth_l1_loss(taught.colour, rays.colour, beta=own.colour_beta)}
         relative = taught.distance / rays.distance
         near = F.smooth_l1_loss(relative, torch.ones_like(relative), beta=own.distance_beta)
-        ramp = min(2 * share / own.distortion_ramp, 1.0) if own.distortion_ramp else 1.0
+        ramp = min(share / own.distortion_ramp, 1.0) if own.distortion_ramp else 1.0
         # A ray that meets nothing has no distance to correct: its missing opacity is what is wrong with it.
         return {
             "depth_loss": own.distance_weight * (near + taught.left.mean()),
@@ -273,9 +273,10 @@ class Fit:
         points = place + rays * torch.where(known, frame.distance, 0.0)[0][..., None]
         visible = torch.zeros_like(known[0])
         for view in self.pool.views:
-            visible |= view.seen_from_here(points, self.settings.slack * 2)
+            visible |= view.seen_from_here(points, self.settings.slack)
         visible = _cleaned((visible & known[0])[None] | frame.distance.isinf())
         unseen = ~visible
+        torch.manual_seed(_seed(self.seed, 3, number))  # an inpainter of one's own may draw
         image = self.inpaint(frame.image.clamp(0, 1), unseen)
         assert image is not None
         nearness = torch.where(known, 1 / frame.distance.clamp_min(1e-9), 0.0)
@@ -285,7 +286,7 @@ class Fit:
         points = place + rays * torch.where(distance.isfinite(), distance, 0.0)[0][..., None]
         good = unseen[0] & distance[0].isfinite()
         for view in self.pool.views:  # nothing new may stand before what is known
-            good &= ~view.hides(points, self.settings.slack * 2)
+            good &= ~view.hides(points, self.settings.slack)
         distances = self.source.distance[self.source.distance.isfinite() & (self.source.distance > 0)]
         good &= distance[0] > self.settings.least_distance * float(distances.median())
         good &= points.norm(dim=-1) <= float(distances.max())  # beyond, only the sky went on

@@ -1013,3 +1013,15 @@ def test_heic_with_its_extra(tmp_path):
         (tmp_path / "cut.heic").write_bytes(data[:keep])
         with pytest.raises(InputError, match="HEIC"):
             images.read_image(tmp_path / "cut.heic")
+
+
+def test_three_numbers_of_each_pixel_keep_their_signs(tmp_path):
+    vectors = torch.randn(3, 5, 7)
+    path = images.write_npy(tmp_path / "normal.npy", vectors.permute(1, 2, 0))
+    assert torch.equal(images.read_vectors(path), vectors)
+    images.write_npy(path, vectors[:, :, 0])
+    with pytest.raises(InputError, match=r"expected floats \[H, W, 3\]"):
+        images.read_vectors(path)
+    images.write_png(path, np.zeros((4, 4, 3), np.uint8))
+    with pytest.raises(InputError, match="expected NPY"):
+        images.read_vectors(path)

@@ -15,12 +15,15 @@ import numpy as np
 import pytest
 import torch
 import trimesh
+from plyfile import PlyData
 
 from immersivedepth.checks import InputError
 from immersivedepth.data import images
 from immersivedepth.geometry import sphere
+from immersivedepth.scene import Geometry
 from immersivedepth.stages.export.cameras import Cameras
 from immersivedepth.stages.export.mesh import Mesh, with_texture
+from immersivedepth.stages.export.pointcloud import PointCloud
 from immersivedepth.stages.export.splats import FIELDS, Splats, quaternions
 
 from .rooms import geometry, panorama, truth
@@ -226,6 +229,16 @@ def test_cameras_agree_with_the_room(room, picture, tmp_path):
     cloud = np.loadtxt(tmp_path / "cameras/sparse/0/points3D.txt")
     assert 0 < len(cloud) <= 600
     assert json.loads((tmp_path / "cameras/transforms_erp.json").read_text())["camera_model"] == "EQUIRECTANGULAR"
+
+
+@pytest.mark.parametrize("export", [PointCloud(), Cameras(resolution=32), Mesh(), Splats()])
+def test_a_panorama_that_nobody_trusts_is_exported_too(export, picture, tmp_path):
+    nothing = Geometry(torch.full((1, H, 2 * H), 2.0), torch.zeros(1, H, 2 * H, dtype=torch.bool))
+    written = {path.name: path for path in export(nothing, picture, tmp_path)}
+    assert written
+    if isinstance(export, PointCloud | Splats):
+        (path,) = written.values()
+        assert PlyData.read(str(path))["vertex"].count == 0
 
 
 PAGE = """<!doctype html><body style="margin:0"><script type="module" src="model-viewer.min.js"></script>

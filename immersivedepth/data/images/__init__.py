@@ -17,7 +17,7 @@ Writing goes through `files.atomic`: a file is there whole, or not at all.
 from .display import tone_map
 from .doors import MAX_SIZE, SUFFIXES, check_file, show
 from .metadata import read_gpano
-from .reading import Picture, read_image, read_map
+from .reading import Picture, read_image, read_map, read_vectors
 from .writing import write_dpt, write_exr, write_jpeg, write_map_png, write_npy, write_pfm, write_png
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "read_gpano",
     "read_image",
     "read_map",
+    "read_vectors",
     "show",
     "tone_map",
     "write_dpt",

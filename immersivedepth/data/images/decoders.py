@@ -369,7 +369,7 @@ def _exr_channels(source: Source) -> dict[str, Array]:
 
 
 def _decode_npy(source: Source) -> Decoded:
-    pixels = _load_npy(source)
+    pixels = load_npy(source)
     if pixels.ndim == 3 and pixels.shape[-1] not in (1, 3, 4) and pixels.shape[0] in (1, 3, 4):
         pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim == 2:
@@ -387,7 +387,7 @@ def _decode_npy(source: Source) -> Decoded:
     return Decoded(pixels, bits=8 * pixels.dtype.itemsize)
 
 
-def _load_npy(source: Source) -> Array:
+def load_npy(source: Source) -> Array:
     source.handle.seek(0)
     version = np.lib.format.read_magic(source.handle)
     reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
@@ -450,7 +450,7 @@ def _map_upright(source: Source, decoded: Decoded) -> Array:
 
 
 def _map_npy(source: Source) -> Array:
-    array = _load_npy(source)
+    array = load_npy(source)
     if array.ndim == 3 and array.shape[0] == 1:
         return array[0]
     return _one_channel(source, array if array.ndim == 3 else array[..., None])

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .decoders import MAPS, PICTURES
+from .decoders import MAPS, PICTURES, load_npy
 from .display import finish
 from .doors import MAX_SIZE, READABLE, opened
 
@@ -53,3 +53,14 @@ def read_map(path: str | Path, *, unit: float | None = None, max_size: tuple[int
         with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite, as it is for any use here
             exact = np.ascontiguousarray(scaled, dtype=np.float32)
     return torch.from_numpy(exact)[None]
+
+
+def read_vectors(path: str | Path, *, max_size: tuple[int, int] = MAX_SIZE) -> Tensor:  # [3, H, W]
+    """Read three numbers per pixel out of an NPY file, normals for instance, with their signs."""
+    with opened(path, max_size) as source:
+        if source.format != "NPY":
+            raise source.error(f"is a {source.format} file; expected NPY with three numbers per pixel")
+        values = load_npy(source)
+        if values.ndim != 3 or values.shape[-1] != 3 or values.dtype.kind != "f":
+            raise source.error(f"is an array of {values.dtype} {list(values.shape)}; expected floats [H, W, 3]")
+    return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).permute(2, 0, 1)

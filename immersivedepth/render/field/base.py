@@ -39,6 +39,7 @@ class Field(nn.Module):
     """A scene that is learnt. Geometry and appearance have parameters of their own."""
 
     fill = "harmonic"  # `mark` leaves open what the panorama did not show
+    step = 0  # of training, for whoever asks what a film was made of
 
     def start(self, pool: Pool) -> None:
         """Make room for all that the pool shows, keep what is there, and begin new places from what is known."""

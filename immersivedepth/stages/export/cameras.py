@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ...checks import Range
 from ...data import images
-from ...files import write_bytes, write_text
+from ...files import write_text
 from ...geometry import pinhole, sphere, warp
 from ...scene import Geometry, Panorama, Rig, unit_image
+from .ply import write_cloud
 from .splats import quaternions
 
 # The six sides of a cube, and the eight corners, so that views overlap.
@@ -77,7 +77,7 @@ class Cameras:
         chance = chance * min(1.0, self.max_points / max(float(chance.sum()), 1.0))
         chosen = torch.rand(height, width, generator=torch.Generator().manual_seed(0)) < chance
         points = (sphere.erp_rays(height, width) * known[0, ..., None])[chosen]
-        return points, (image.permute(1, 2, 0)[chosen].clamp(0, 1) * 255).round().byte()
+        return points, image.permute(1, 2, 0)[chosen]
 
     def _nerfstudio(self, home: Path, rig: Rig, names: list[str], unit: float, panorama: Panorama) -> list[Path]:
         n = self.resolution
@@ -103,8 +103,6 @@ class Cameras:
         ]
 
     def _colmap(self, home: Path, rig: Rig, names: list[str], points: Tensor, colours: Tensor) -> list[Path]:
-        import trimesh
-
         n, sparse = self.resolution, home / "sparse" / "0"
         focal = pinhole.focal_of(n, math.radians(self.fov))
         # COLMAP's poses turn the world into the camera; all cameras stand in the origin.
@@ -113,17 +111,15 @@ class Cameras:
             f"{i} {' '.join(f'{q:.9f}' for q in turn)} 0 0 0 1 {name}\n\n"
             for i, (turn, name) in enumerate(zip(turns, names, strict=True), 1)
         )
-        rows = zip(points.tolist(), colours.tolist(), strict=True)
+        rows = zip(points.tolist(), (colours.clamp(0, 1) * 255).round().int().tolist(), strict=True)
         cloud = "".join(
             f"{i} {x:.6f} {y:.6f} {z:.6f} {r} {g} {b} 0\n" for i, ((x, y, z), (r, g, b)) in enumerate(rows, 1)
         )
-        alpha = np.full((len(points), 1), 255, np.uint8)
-        ply = trimesh.PointCloud(points.numpy(), colors=np.hstack([colours.numpy(), alpha]))
         return [
             write_text(sparse / "cameras.txt", f"1 PINHOLE {n} {n} {focal} {focal} {n / 2} {n / 2}\n"),
             write_text(sparse / "images.txt", poses),
             write_text(sparse / "points3D.txt", cloud),
-            write_bytes(sparse / "points.ply", ply.export(file_type="ply")),
+            write_cloud(sparse / "points.ply", points, colours),
         ]
 
 
