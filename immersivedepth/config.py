@@ -222,15 +222,15 @@ def nearest(name: str, known: Sequence[str], path: str = "", marks: Sequence[str
     known = sorted(k for k in known if not k.startswith("_") and k != "hydra")
     prefix = path.rpartition(".")[0] + "." if "." in path else ""
     if close := _closest(name, marks, 0.75) or _closest(name, known, 0.5):
-        return f"; did you mean {prefix}{close}?"
+        return f"; did you mean {' or '.join(prefix + k for k in close)}?"
     return f"; it can be {', '.join(prefix + k for k in known)}" if known else "; it takes no keys"
 
 
-def _closest(name: str, known: Sequence[str], least: float) -> str | None:
-    """The name most like another one; of several the one whose length is nearest."""
-    likeness = {k: difflib.SequenceMatcher(None, k, name).ratio() for k in known}
-    likely = [k for k in known if likeness[k] >= least]
-    return max(likely, key=lambda k: (likeness[k], -abs(len(k) - len(name))), default=None)
+def _closest(name: str, known: Sequence[str], least: float) -> list[str]:
+    """The name most like another one; all that are equally like it and equally long."""
+    likeness = {k: (difflib.SequenceMatcher(None, k, name).ratio(), -abs(len(k) - len(name))) for k in known}
+    best = max(likeness.values(), default=(0.0, 0))
+    return [k for k in known if best[0] >= least and likeness[k] == best]
 
 
 def _trusted_by_user() -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from immersivedepth.checks import ConfigError, Range
-from immersivedepth.config import build, check_targets, misfit, resolve
+from immersivedepth.config import build, check_targets, misfit, nearest, resolve
 from immersivedepth.stages.export.arrays import Arrays
 from immersivedepth.stages.segment.valid_geometry import ValidGeometry
 
@@ -208,3 +208,7 @@ def test_root(change, words):
         run_of(resolve(OmegaConf.create({**base, **change})))
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_names_that_are_equally_near_are_all_named():
+    assert nearest("raes", ["rate", "rays", "steps"], "align.raes") == "; did you mean align.rate or align.rays?"

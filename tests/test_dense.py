@@ -19,6 +19,7 @@ from immersivedepth.runs import RunFolder
 
 SMALL = (
     "dataset.image_resize=[128,64]",
+    "predict=[oracle]",
     "project=cube",
     "project.resolution=32",
     "pose_sampler.poses=3",
@@ -142,9 +143,9 @@ def test_no_field_is_said(films):
 @pytest.mark.skipif(importlib.util.find_spec("viser") is None, reason="the extra `view` is not installed")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of websockets and uvloop, inside viser
 def test_the_viewer_serves_points_mesh_splats_and_the_path(compose, tmp_path, monkeypatch):
-    from immersivedepth.viewer import Viewer
-
     import viser
+
+    from immersivedepth.viewer import Viewer
 
     shown = {}
     for name in [name for name in dir(viser.SceneApi) if name.startswith("add_")]:
@@ -181,4 +182,4 @@ def test_without_viser_one_line_says_so(monkeypatch):
 def test_a_picture_that_nobody_can_measure_is_said(films, tmp_path):
     images.write_png(tmp_path / "grey.png", np.full((64, 128, 3), 90, np.uint8))
     with pytest.raises(InputError, match="truth of a synthetic world"):
-        films(f"dataset.image_path={tmp_path / 'grey.png'}", "predict=[oracle]")  # no truth lies beside it
+        films(f"dataset.image_path={tmp_path / 'grey.png'}")  # no truth lies beside it

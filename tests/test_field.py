@@ -1,7 +1,9 @@
 """The two commands of nerf.yaml: a field is trained, and a film is made of it."""
 
 import inspect
+import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,9 +17,12 @@ from hydra.utils import get_object
 import core_exp_runner
 from immersivedepth import config as configs
 from immersivedepth.checks import ConfigError
+from immersivedepth.data import images
 from immersivedepth.field import fields, train_field
+from immersivedepth.geometry import sphere
 from immersivedepth.render.protocol import Scene
 from immersivedepth.runs import RunFolder
+from immersivedepth.scene import unit_image
 from immersivedepth.training import checkpoints
 
 SMALL = (
@@ -52,6 +57,26 @@ def test_train_then_film(trained, compose, tmp_path, capsys):
     film = compose(*SMALL, *more, "render.source=field", name="nerf")
     core_exp_runner.render_dense(film, "")
     assert folder.path.name in capsys.readouterr().out
+    assert len(list(place.glob("dense_images_panorama/image_*.png"))) == 2
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme(tmp_path):
+    """A picture of one's own, without any truth beside it, becomes a field and a film."""
+    root = Path(configs.__file__).parents[1]
+    sample = images.read_image(root / "immersivedepth" / "assets" / "room.png").image
+    images.write_png(tmp_path / "room.png", sphere.resize_erp(unit_image(sample), 64, 128))
+    lines = (root / "README.md").read_text(encoding="utf-8").splitlines()
+    commands = [
+        line.strip() for line in lines if line.strip().startswith("python core_exp_runner.py --config-name nerf")
+    ]
+    assert len(commands) == 2
+    for command in commands:
+        words = shlex.split(command.replace("$(pwd)", str(tmp_path)))[2:]
+        small = [word for word in SMALL if not word.startswith("dataset.image_resize")]
+        subprocess.run([sys.executable, root / "core_exp_runner.py", *words, *small], cwd=tmp_path, check=True)
+    (place,) = (tmp_path / "exp").glob("nerf/*/room")
+    assert json.loads((place / "dense_images_panorama" / "path.json").read_text())["scene"]["kind"] == "VoxelField"
     assert len(list(place.glob("dense_images_panorama/image_*.png"))) == 2
 
 

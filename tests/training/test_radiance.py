@@ -5,6 +5,7 @@ from dataclasses import fields, replace
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from immersivedepth.checks import ConfigError
 from immersivedepth.data import images
@@ -12,13 +13,15 @@ from immersivedepth.data.synthetic import make_world
 from immersivedepth.data.synthetic.render import erp_maps
 from immersivedepth.render.field.hash import Hash
 from immersivedepth.render.field.inpaint import NavierStokes, Nothing
-from immersivedepth.render.field.pool import Known
+from immersivedepth.render.field.pool import Known, Pool
 from immersivedepth.render.field.splat import Splat
 from immersivedepth.render.field.voxel import Voxel
 from immersivedepth.render.paths import CirclePoseSampler
-from immersivedepth.training import checkpoints
+from immersivedepth.render.protocol import Pose
+from immersivedepth.training import checkpoints, radiance
 from immersivedepth.training.radiance import Fit, Radiance
 
+LOSSES = ("depth_loss", "dist_loss", "color_loss")
 TINY = Radiance(
     anchors=CirclePoseSampler((0.4,), 1),
     geometry_steps=4,
@@ -72,7 +75,9 @@ def test_what_a_run_leaves(uninterrupted):
     assert len(held["training"]["sup_pool"]) == 2
     for name in ("1.png", "1_distance.png", "inpaint_vis/0001/completed.png", "metrics.jsonl"):
         assert (uninterrupted.folder / name).is_file()
-    assert list((uninterrupted.folder / "tensorboard").iterdir())
+    board = EventAccumulator(str(uninterrupted.folder / "tensorboard"), size_guidance={"images": 0}).Reload().Tags()
+    assert {tag.rpartition("/")[2] for tag in board["scalars"]} >= {*LOSSES, "lr_geo", "lr_app"}
+    assert board["images"] == ["samples"]
     rows = [json.loads(line) for line in (uninterrupted.folder / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 12
     assert {"depth_loss", "dist_loss", "lr_geo"} <= rows[0].keys()
@@ -83,6 +88,49 @@ def test_what_a_run_leaves(uninterrupted):
     farthest = float(known.distance[known.distance.isfinite()].amax())
     assert float(anchor.position.norm()) < farthest
     assert float(anchor.distance[anchor.mask].amax()) <= 2 * farthest
+
+
+@pytest.mark.parametrize(("share", "some"), [(0.5, False), (1.0, True)])
+def test_nothing_new_stands_before_what_the_panorama_shows(fit, source, share, some, monkeypatch):
+    """Completed distances at half the way to what is known are dropped, those just at it stay."""
+    made = fit()
+    made.poses = [Pose(torch.eye(3), torch.tensor([1e-3, 0.0, 0.0]))]
+    made.pool = Pool([source])
+    made.field = Voxel(32).field()
+    made._start(0)
+    monkeypatch.setattr(radiance, "relax", lambda *_: 1 / (share * source.distance))
+    monkeypatch.setattr(radiance, "_cleaned", lambda visible: torch.zeros_like(visible))  # all of it is to be completed
+    view = made._beside(1)
+    assert bool(view.mask.any()) is some
+
+
+class Dice:
+    """An inpainter of one's own that draws."""
+
+    def __call__(self, image, unseen):
+        """Noise."""
+        return torch.where(unseen, torch.rand(image.shape), image)
+
+
+def test_an_inpainter_that_draws_is_continued_to_the_same_bits(fit, monkeypatch):
+    whole, again = fit("whole", inpaint=Dice()), fit("cut", inpaint=Dice())
+    whole(False)
+    real = Fit._step
+
+    def step(self, *given):
+        if self.position.step == 4:
+            torch.rand(3)
+            raise MemoryError("killed")
+        real(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fit, "_step", step)
+        with pytest.raises(MemoryError):
+            again(False)
+    torch.rand(7)
+    again = fit("cut", inpaint=Dice())
+    again(True)
+    assert same(content(whole), content(again))
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4, 6, 8, 9, 11])
