@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -22,6 +23,7 @@ from immersivedepth.stages.align.anchors import Anchors
 from immersivedepth.stages.align.global_affine import GlobalAffine
 from immersivedepth.stages.align.grid_affine import GridAffine
 from immersivedepth.stages.align.identity import Identity
+from immersivedepth.stages.align.joint_field import JointField
 from immersivedepth.stages.export.quality import assess
 from immersivedepth.stages.predict.running import Runner, Running
 from immersivedepth.training import Trainer, checkpoints
@@ -29,6 +31,7 @@ from immersivedepth.training.broken import Diverged
 from immersivedepth.training.records import read_rows
 from tests.training.toy import Numbers, Toy
 
+CONF = Path(__file__).parents[2] / "conf"
 H = 32
 SMALL = ["export=[]", "project.resolution=32"]
 VIEWS = 20
@@ -46,6 +49,7 @@ ALIGNERS = {
     "global": GlobalAffine(samples=100),
     "global in metres": GlobalAffine(samples=100),  # and one known distance ahead of the first view
     "grid": GridAffine(degree=4, samples=100),
+    "joint": JointField(steps=3, rays=16, levels=2, log_size=8),
 }
 PROBLEMS = st.fixed_dictionaries(
     {
@@ -55,7 +59,7 @@ PROBLEMS = st.fixed_dictionaries(
         "same": st.booleans(),  # all views look the same way
         "confidence": st.sampled_from([None, "random", "zero"]),
         "sky": st.sampled_from([None, "half", "all"]),
-        "aligner": st.sampled_from(["identity", "global", "global", "global in metres", "grid"]),
+        "aligner": st.sampled_from(["identity", "global", "global", "global in metres", "grid", "joint"]),
     }
 )
 
@@ -133,6 +137,17 @@ def test_random_problems_of_the_aligners(size, record):
     run()
     assert count < 1000 or len(unknown) < 0.8 * seen["global in metres"]
     record("aligner: random problems", problems=sum(seen.values()), **seen, unknown_points=len(unknown))
+
+
+def test_every_aligner_is_among_them():
+    targets = [path.read_text().split("_target_: ")[1].split()[0] for path in (CONF / "align").glob("*.yaml")]
+    assert {target.rpartition(".")[2] for target in targets} == {type(align).__name__ for align in ALIGNERS.values()}
+
+
+def test_sky_takes_no_number_from_the_joint_field():
+    """Infinity times a weight of zero is no number, and one of them in the loss spoils all weights."""
+    prediction = problem(0, [(Kind.AFFINE_DISPARITY, "none")] * 4, 1.0, False, None, "half")
+    check_aligned(ALIGNERS["joint"](prediction), prediction.sky)
 
 
 # --- Faces, pictures
