@@ -17,7 +17,7 @@ from ...scene import Geometry, Panorama, unit_image
 
 @dataclass
 class PointCloud:
-    """Binary PLY of the trusted pixels, with normals where they are known, thinned evenly over the sphere."""
+    """Binary PLY of the trusted pixels, thinned evenly over the sphere."""
 
     max_points: Annotated[int, Range(1)] = 1_000_000
     seed: Annotated[int, Range(0)] = 0
