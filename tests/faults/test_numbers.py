@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from immersivedepth.checks import ConfigError, InputError
+from immersivedepth.data.panoramas import Wild
 from immersivedepth.geometry import directions, filters, pinhole, sphere
 from immersivedepth.losses import affine, edges, masked, structural, supervision, virtual_normal
 from immersivedepth.pipeline import assemble
@@ -295,6 +297,36 @@ def test_pictures_without_a_shape(pipeline, size, record):
                         assert any("shape is a guess" in line for line in advice)
                     tried += 1
     record("numbers: pictures without a shape", runs=tried)
+
+
+HDR = (
+    sorted(Path(os.environ["IMMERSIVEDEPTH_PANORAMAS"]).glob("*.hdr"))
+    if "IMMERSIVEDEPTH_PANORAMAS" in os.environ
+    else []
+)
+
+
+@pytest.mark.skipif(
+    "sky.hdr" not in {path.name for path in HDR}, reason="IMMERSIVEDEPTH_PANORAMAS names no folder with sky.hdr"
+)
+def test_real_panoramas_of_light(pipeline, record):
+    """They are read whole and shown well exposed; a sky of nothing but clouds gives numbers, too."""
+    for path in HDR:
+        found = Wild().load(path)
+        image = found.image
+        assert image.shape[2] == 2 * image.shape[1], path.name
+        assert image.isfinite().all(), path.name
+        assert image.min() >= 0, path.name
+        assert image.max() <= 1, path.name
+        assert 0.2 < float(image.median()) < 0.7, path.name
+        assert float((image >= 1).float().mean()) < 0.05, path.name
+        assert found.about["tone_mapped"], path.name
+        assert "notes" not in found.about, path.name
+        if path.name == "sky.hdr":
+            geometry = pipeline(Pointwise())(found)
+            check_geometry(geometry)
+            assert geometry.mask.float().mean() < 0.5 or assess(geometry)["advice"]
+    record("numbers: real panoramas of light", pictures=len(HDR))
 
 
 def test_the_seam_stands_nowhere(pipeline, size, record):
