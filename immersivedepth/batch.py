@@ -97,6 +97,8 @@ def _one(dataset: Any, source: Any, pipeline: Pipeline, folder: RunFolder, devic
 def _facts(panorama: Panorama, geometry: Geometry) -> dict[str, Any]:
     """What the result is worth, and how wrong it is where the truth is known."""
     facts: dict[str, Any] = {"name": panorama.name, "source": panorama.about, "metric": geometry.metric}
+    if panorama.about.get("input_damaged"):
+        facts["input_damaged"] = True
     facts["trusted_share"] = round(float(geometry.mask.float().mean()), 4)
     if panorama.truth is not None:
         facts["abs_rel"] = round(abs_rel(geometry, panorama.truth), 6)

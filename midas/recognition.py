@@ -28,7 +28,8 @@ _MARKS: dict[str, dict[str, tuple[int, ...]]] = {
     "dpt_hybrid_384": {_STEM: (64, 3, 7, 7), _LAST: (1, 32, 1, 1)},
     "midas_v21_384": {"pretrained.layer1.4.0.conv2.weight": (256, 8, 3, 3), _DEEPEST: (256, 2048, 3, 3)},
     "midas_v21_small_256": {_DEEPEST: (512, 384, 3, 3)},
-    "midas_tiny": {_DEEPEST: (64, 320, 3, 3)},
+    "midas_tiny": {_DEEPEST: (64, 320, 3, 3), _LAST: (1, 16, 1, 1)},
+    "midas_tiny_normal": {_DEEPEST: (64, 320, 3, 3), _LAST: (3, 16, 1, 1)},
     "omnidata_dpt_normal": {_STEM: (64, 3, 7, 7), _LAST: (3, 32, 1, 1)},
     "omnidata_unet_normal": {"down1.conv1.weight": (16, 3, 3, 3), "up_blocks.5.conv1.weight": (512, 1536, 3, 3)},
 }

@@ -177,7 +177,13 @@ def family(state: Mapping[str, Any]) -> str | None:
         "MiDaS DPT or Omnidata DPT": ("pretrained.model.", "scratch.refinenet1."),
         "MiDaS v2.1": ("pretrained.layer1.", "scratch.refinenet1."),
         "Omnidata UNet": ("down_blocks.", "up_blocks.", "last_conv"),
-        "PSMNet": ("feature_extraction.",),
+        "PSMNet (stackhourglass)": ("feature_extraction.", "classif1."),
+        "PSMNet (basic)": ("feature_extraction.", "classify."),
+        "residual U-Net": ("down.", "bottleneck.", "up."),
+        "DepthNet": ("conv6_1.", "predict_depth6."),
+        "MaskNet3": ("background.", "picture.", "joint."),
+        "DepthMaskNet8": ("background_stem.", "picture_stem."),
+        "Mask R-CNN": ("backbone.", "rpn.", "roi_heads."),
     }
     for name, prefixes in signs.items():
         if all(any(key.startswith(prefix) for key in state) for prefix in prefixes):

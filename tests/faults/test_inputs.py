@@ -409,3 +409,21 @@ def test_a_batch_of_bad_and_good_pictures(whole, tmp_path, size, record):
         processor_seconds=round(ended.seconds, 1),
         waited=round(time.monotonic() - begun),
     )
+
+
+def test_a_picture_that_lacks_scans_says_so_in_its_result(whole, tmp_path):
+    """A program that reads results must be able to tell it from a good one."""
+    data = whole["progressive.jpg"]
+    made = {"whole": data, "cut": data[: data.rindex(b"\xff\xda")] + b"\xff\xd9"}
+    for name, content in made.items():
+        (tmp_path / f"{name}.jpg").write_bytes(content)
+        images.write_npy(tmp_path / f"{name}_distance.npy", np.full((HEIGHT, WIDTH), 2, np.float32))
+    few = ["predict=[oracle]", "project.resolution=32", "export=[]", "refine=[none]", "segment=identity"]
+    run = [f"dataset.image_path={tmp_path}/*.jpg", f"device.base_exp_dir={tmp_path}", *few]
+    ended = forked(lambda: command_line(*run), 600, 4 * 2**30)
+    assert (ended.fault, ended.found[0]) == ("", 0), ended
+    (place,) = (tmp_path / "default").iterdir()
+    results = {name: json.loads((place / name / "result.json").read_text()) for name in made}
+    assert results["cut"]["input_damaged"] is True
+    assert any("last scans" in note for note in results["cut"]["source"]["notes"])
+    assert "input_damaged" not in json.dumps(results["whole"])

@@ -5,7 +5,9 @@ import hashlib
 import json
 import logging
 import math
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from immersivedepth.checks import ConfigError, InputError
+from immersivedepth.data.panoramas import Wild
 from immersivedepth.geometry import directions, filters, pinhole, sphere
 from immersivedepth.losses import affine, edges, masked, structural, supervision, virtual_normal
 from immersivedepth.pipeline import assemble
@@ -22,6 +25,7 @@ from immersivedepth.stages.align.anchors import Anchors
 from immersivedepth.stages.align.global_affine import GlobalAffine
 from immersivedepth.stages.align.grid_affine import GridAffine
 from immersivedepth.stages.align.identity import Identity
+from immersivedepth.stages.align.joint_field import JointField
 from immersivedepth.stages.export.quality import assess
 from immersivedepth.stages.predict.running import Runner, Running
 from immersivedepth.training import Trainer, checkpoints
@@ -29,6 +33,7 @@ from immersivedepth.training.broken import Diverged
 from immersivedepth.training.records import read_rows
 from tests.training.toy import Numbers, Toy
 
+CONF = Path(__file__).parents[2] / "conf"
 H = 32
 SMALL = ["export=[]", "project.resolution=32"]
 VIEWS = 20
@@ -46,6 +51,7 @@ ALIGNERS = {
     "global": GlobalAffine(samples=100),
     "global in metres": GlobalAffine(samples=100),  # and one known distance ahead of the first view
     "grid": GridAffine(degree=4, samples=100),
+    "joint": JointField(steps=3, rays=16, levels=2, log_size=8),
 }
 PROBLEMS = st.fixed_dictionaries(
     {
@@ -55,7 +61,7 @@ PROBLEMS = st.fixed_dictionaries(
         "same": st.booleans(),  # all views look the same way
         "confidence": st.sampled_from([None, "random", "zero"]),
         "sky": st.sampled_from([None, "half", "all"]),
-        "aligner": st.sampled_from(["identity", "global", "global", "global in metres", "grid"]),
+        "aligner": st.sampled_from(["identity", "global", "global", "global in metres", "grid", "joint"]),
     }
 )
 
@@ -133,6 +139,17 @@ def test_random_problems_of_the_aligners(size, record):
     run()
     assert count < 1000 or len(unknown) < 0.8 * seen["global in metres"]
     record("aligner: random problems", problems=sum(seen.values()), **seen, unknown_points=len(unknown))
+
+
+def test_every_aligner_is_among_them():
+    targets = [path.read_text().split("_target_: ")[1].split()[0] for path in (CONF / "align").glob("*.yaml")]
+    assert {target.rpartition(".")[2] for target in targets} == {type(align).__name__ for align in ALIGNERS.values()}
+
+
+def test_sky_takes_no_number_from_the_joint_field():
+    """Infinity times a weight of zero is no number, and one of them in the loss spoils all weights."""
+    prediction = problem(0, [(Kind.AFFINE_DISPARITY, "none")] * 4, 1.0, False, None, "half")
+    check_aligned(ALIGNERS["joint"](prediction), prediction.sky)
 
 
 # --- Faces, pictures
@@ -280,6 +297,36 @@ def test_pictures_without_a_shape(pipeline, size, record):
                         assert any("shape is a guess" in line for line in advice)
                     tried += 1
     record("numbers: pictures without a shape", runs=tried)
+
+
+HDR = (
+    sorted(Path(os.environ["IMMERSIVEDEPTH_PANORAMAS"]).glob("*.hdr"))
+    if "IMMERSIVEDEPTH_PANORAMAS" in os.environ
+    else []
+)
+
+
+@pytest.mark.skipif(
+    "sky.hdr" not in {path.name for path in HDR}, reason="IMMERSIVEDEPTH_PANORAMAS names no folder with sky.hdr"
+)
+def test_real_panoramas_of_light(pipeline, record):
+    """They are read whole and shown well exposed; a sky of nothing but clouds gives numbers, too."""
+    for path in HDR:
+        found = Wild().load(path)
+        image = found.image
+        assert image.shape[2] == 2 * image.shape[1], path.name
+        assert image.isfinite().all(), path.name
+        assert image.min() >= 0, path.name
+        assert image.max() <= 1, path.name
+        assert 0.2 < float(image.median()) < 0.7, path.name
+        assert float((image >= 1).float().mean()) < 0.05, path.name
+        assert found.about["tone_mapped"], path.name
+        assert "notes" not in found.about, path.name
+        if path.name == "sky.hdr":
+            geometry = pipeline(Pointwise())(found)
+            check_geometry(geometry)
+            assert geometry.mask.float().mean() < 0.5 or assess(geometry)["advice"]
+    record("numbers: real panoramas of light", pictures=len(HDR))
 
 
 def test_the_seam_stands_nowhere(pipeline, size, record):

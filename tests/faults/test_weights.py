@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import os
 import pickle
 import random
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +20,29 @@ import pytest
 import torch
 from safetensors.torch import save
 
+import depth_anything_v2
+import midas
+from depth_anything_v2 import ENCODERS
 from immersivedepth.checks import WeightsError
+from immersivedepth.nets.depthnet import DepthNet
+from immersivedepth.nets.mask_depth import DepthMaskNet8, MaskNet3
+from immersivedepth.nets.psmnet import PSMNet
+from immersivedepth.nets.residual_unet import ResidualUNet
+from immersivedepth.stages.predict import depth_anything_v2 as depth_anything_door
+from immersivedepth.stages.predict import midas as midas_door
+from immersivedepth.stages.predict import motion as motion_door
+from immersivedepth.stages.predict import residual_unet as unet_door
+from immersivedepth.stages.predict.depth_anything_v2 import DepthAnythingV2
+from immersivedepth.stages.predict.motion import Motion
+from immersivedepth.stages.predict.residual_unet import UNet
+from immersivedepth.stages.segment import foreground as foreground_door
+from immersivedepth.stages.segment.foreground import Foreground
+from immersivedepth.systems.foreground_modest import ForegroundModest
+from immersivedepth.systems.stereo_3d60 import Stereo3D60
+from immersivedepth.systems.unet_diode import UNetDiode
 from immersivedepth.training import checkpoints
+from immersivedepth.training import system as system_door
+from immersivedepth.training.system import System
 from immersivedepth.weights import REGISTRY, Source, Weights, fetch, read, read_checkpoint
 from immersivedepth.weights.finding import PIN
 from immersivedepth.weights.reading import digest
@@ -94,6 +117,88 @@ def test_no_damaged_file_is_loaded(kind, tmp_path, monkeypatch, size, record):
     for undamaged, door in doors:
         undamaged.write_bytes(whole)
         assert torch.equal(door()["a.weight"], tensors["a.weight"])
+
+
+# ---- another network ---------------------------------------------------------------------------------------------
+
+DEPTH_ANYTHING = [f"depth_anything_v2_{encoder}" for encoder in ENCODERS]
+OWN: dict[str, tuple[Callable[[], torch.nn.Module], Callable[[str], Any], str]] = {
+    # name: (the network, the door through which a file comes to it, what its files are called)
+    "unet": (lambda: ResidualUNet("linear"), lambda f: UNet(weights=f)._runner, "residual U-Net"),
+    "depthnet": (DepthNet, lambda f: Motion(batch_norm=False, weights=f)._runner, "DepthNet"),
+    "depthnet with norms": (lambda: DepthNet(True), lambda f: Motion(weights=f)._runner, "DepthNet"),
+    "mask": (MaskNet3, lambda f: Foreground(network="mask", weights=f)._runner, "MaskNet3"),
+    "mask_depth": (DepthMaskNet8, lambda f: Foreground(weights=f)._runner, "DepthMaskNet8"),
+    "psmnet": (PSMNet, lambda f: trained(Stereo3D60(), f), "PSMNet (stackhourglass)"),
+    "psmnet basic": (lambda: PSMNet("basic"), lambda f: trained(Stereo3D60(kind="basic"), f), "PSMNet (basic)"),
+    "trained unet": (ResidualUNet, lambda f: trained(UNetDiode(), f), "residual U-Net"),
+    "trained masks": (DepthMaskNet8, lambda f: trained(ForegroundModest(), f), "DepthMaskNet8"),
+}
+# One set of keys and shapes; a file of them may be any.
+ALIKE = [{"unet", "trained unet"}, {"mask_depth", "trained masks"}]
+
+
+def trained(system: System, file: str) -> None:
+    system.read_weights(system.net(), file)
+
+
+def opened(name: str, file: str) -> Any:
+    """A file through the door of a network, as a run reads it."""
+    if name in OWN:
+        return OWN[name][1](file)
+    if name in DEPTH_ANYTHING:
+        return DepthAnythingV2(encoder=name.rpartition("_")[2], weights=file)._runner
+    return midas_door.loaded(name, file, Weights(), f"predict.midas.model is {name}")
+
+
+def title(given: str, door: str) -> str:
+    """What a file is to be called at a door: by its own name where the door knows it, else by its family's."""
+    if given in OWN:
+        return OWN[given][2]
+    if given in DEPTH_ANYTHING:
+        return f"Depth Anything V2 {given[-4:]}" if door in DEPTH_ANYTHING else "Depth Anything"
+    if door not in midas.MODELS:
+        families = {"convolutional": "MiDaS v2.1", "unet": "Omnidata UNet"}
+        return families.get(midas.SPECS[given].family, "MiDaS DPT or Omnidata DPT")
+    if given == "omnidata_dpt_depth":  # it has the keys of the other, and only the file's name tells
+        return "omnidata_dpt_depth_v2" if door == "dpt_hybrid_384" else "dpt_hybrid_384"
+    return given
+
+
+def test_no_network_takes_the_weights_of_another(tmp_path, monkeypatch, size, record):
+    """Every file through every door: one line that says what the file is and which choice it contradicts."""
+    names = [*midas.MODELS, *DEPTH_ANYTHING][:: size(7, 1)] + list(OWN)[:: size(3, 1)]
+    monkeypatch.setattr(midas, "create", functools.cache(midas.create))  # a network without memory serves many times
+    monkeypatch.setattr(depth_anything_v2, "DepthAnythingV2", functools.cache(depth_anything_v2.DepthAnythingV2))
+    states: dict[Path, dict[str, torch.Tensor]] = {}
+    for module in (midas_door, depth_anything_door, unet_door, motion_door, foreground_door, system_door):
+        monkeypatch.setattr(module, "read", lambda path: dict(states[Path(path)]))
+    seen = 0
+    with torch.device("meta"):
+        for name in names:
+            path = tmp_path / f"{midas_door._FILES.get(name, name)}.pt"
+            path.touch()
+            states[path] = made(name).state_dict()
+        for given, file in zip(names, list(states), strict=True):
+            for name in names:
+                if name == given or {name, given} in ALIKE:
+                    continue
+                with pytest.raises(WeightsError) as caught:
+                    opened(name, str(file))
+                message = str(caught.value)
+                assert "\n" not in message
+                assert message.startswith(f"{file} does not fit: "), (name, message)
+                assert re.search(rf"this is a {re.escape(title(given, name))} file; (predict|segment|system)", message)
+                seen += 1
+    record("weights of another network", files=len(names), refused_in_one_line=seen)
+
+
+def made(name: str) -> torch.nn.Module:
+    if name in OWN:
+        return OWN[name][0]()
+    if name in DEPTH_ANYTHING:
+        return depth_anything_v2.DepthAnythingV2(name.rpartition("_")[2], max_depth=None)
+    return midas.create(name, seed=None)
 
 
 # ---- malice ------------------------------------------------------------------------------------------------------

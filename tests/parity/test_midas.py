@@ -515,6 +515,7 @@ def test_tiny_is_small_and_trains_everywhere():
     net(torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))).square().mean().backward()
     assert all(p.grad is not None for p in net.parameters())
     assert midas.recognise(net.state_dict()) == "midas_tiny"
+    assert midas.recognise(midas.create("midas_tiny_normal").state_dict()) == "midas_tiny_normal"
 
 
 def test_creation_depends_on_its_seed_alone():

@@ -9,6 +9,7 @@ import shutil
 import struct
 import subprocess
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from plyfile import PlyData
 from immersivedepth.checks import InputError
 from immersivedepth.data import images
 from immersivedepth.geometry import sphere
+from immersivedepth.render.splats import splats
 from immersivedepth.scene import Geometry
 from immersivedepth.stages.export.cameras import Cameras
 from immersivedepth.stages.export.mesh import Mesh, with_texture
@@ -186,6 +188,36 @@ def test_splats_lie_in_the_surface(ball, picture, tmp_path):
     assert np.allclose(1 / (1 + np.exp(-rows["opacity"])), 0.99)
 
 
+def test_splats_are_turned_by_the_normals_that_are_given(picture, tmp_path):
+    """Normals of a network need not be those of its distance; what is unknown faces the camera."""
+    rays = sphere.erp_rays(H, 2 * H)
+    given = torch.nn.functional.normalize(torch.tensor([0.0, 0.6, -0.8]) - 2 * rays, dim=-1).permute(2, 0, 1)
+    given = torch.where(torch.arange(H)[:, None] < H // 4, 0.0, given)
+    Splats()(geometry(torch.full((H, 2 * H), 2.0), given), picture, tmp_path)
+    rows = rows_of(tmp_path / "splats.ply")
+    centre = torch.from_numpy(np.stack([rows[c] for c in "xyz"], 1)).float()
+    row, column = at_pixels(sphere.rays_to_erp(centre))
+    wanted = torch.where((row < H // 4)[:, None], -rays[row, column], given[:, row, column].T)
+    thin = np.stack([rows[c] for c in ("nx", "ny", "nz")], 1)
+    assert np.abs(thin - wanted.numpy()).max() < 1e-5
+    for i in range(0, len(thin), 97):
+        turn = matrix_of(*(rows[f"rot_{k}"][i] for k in range(4)))
+        assert np.abs(turn[:, 2] - thin[i]).max() < 1e-3
+    # As wide as the pixel across, and longer by 1 / cosine along the tilt.
+    cosine = -(wanted * rays[row, column]).sum(-1)
+    ratio = np.exp(rows["scale_0"] - rows["scale_1"])
+    assert np.allclose(ratio, 1 / cosine.clamp_min(0.15).numpy(), rtol=1e-3)
+
+
+def test_discs_turn_to_the_camera():
+    """A normal that points away belongs to the same surface."""
+    distance = torch.full((1, H, 2 * H), 2.0)
+    normal = sphere.erp_rays(H, 2 * H).permute(2, 0, 1)
+    away, to = (splats(torch.ones(3, H, 2 * H), distance, sign * normal) for sign in (1, -1))
+    assert torch.equal(away.axes[..., 2], to.axes[..., 2])
+    assert (away.axes[..., 2] * away.centre).sum(-1).max() < 0
+
+
 def test_splats_have_the_pictures_colours_and_keep_the_limit(room, picture, tmp_path):
     Splats(max_splats=1500)(room, picture, tmp_path)
     rows = rows_of(tmp_path / "splats.ply")
@@ -239,6 +271,58 @@ def test_a_panorama_that_nobody_trusts_is_exported_too(export, picture, tmp_path
     if isinstance(export, PointCloud | Splats):
         (path,) = written.values()
         assert PlyData.read(str(path))["vertex"].count == 0
+
+
+def cloud_of(path):
+    """Directions and distances of a cloud as trimesh reads it, and its colours in 0..1."""
+    cloud = trimesh.load(path, process=False)
+    points = torch.from_numpy(np.asarray(cloud.vertices)).float()
+    assert points.isfinite().all()
+    colours = torch.from_numpy(np.asarray(cloud.colors)[:, :3]).float() / 255
+    assert len(colours) == len(points) > 0
+    return sphere.rays_to_erp(points), points.norm(dim=-1), colours
+
+
+def at_pixels(uv):
+    """Row and column of directions that must lie in the middle of pixels."""
+    column, row = uv[:, 0] * 2 * H - 0.5, uv[:, 1] * H - 0.5
+    assert (row - row.round()).abs().max() < 1e-2
+    # Close to the poles a column is narrow, so that rounding of the points counts more.
+    assert ((column - column.round()).abs() * (uv[:, 1] * math.pi).sin()).max() < 1e-2
+    return row.round().long(), column.round().long() % (2 * H)
+
+
+def test_clouds_are_the_map_and_the_picture(room, picture, tmp_path):
+    """Each point lies on the ray of a pixel, at its distance, in its colour, and no two are of one pixel."""
+    mask = room.mask.clone()
+    mask[:, 20:24, 30:50] = False
+    holed = replace(room, mask=mask, distance=torch.where(mask, room.distance, 0.0))
+    PointCloud(max_points=2000)(holed, picture, tmp_path)
+    Cameras(resolution=32, max_points=500)(holed, picture, tmp_path)
+    for name, most in (("points.ply", 2000), ("cameras/sparse/0/points.ply", 500)):
+        uv, reach, colours = cloud_of(tmp_path / name)
+        row, column = at_pixels(uv)
+        assert mask[0, row, column].all(), name
+        assert (reach / room.distance[0, row, column] - 1).abs().max() < 1e-5, name
+        assert (colours - picture.image[:, row, column].T.clamp(0, 1)).abs().max() <= 0.5 / 255 + 1e-6, name
+        assert len(set(zip(row.tolist(), column.tolist(), strict=True))) == len(row), name
+        assert 0.85 * most < len(row) < 1.15 * most, name  # each pixel stays with a chance of its own
+    text = np.loadtxt(tmp_path / "cameras/sparse/0/points3D.txt")
+    both = trimesh.load(tmp_path / "cameras/sparse/0/points.ply", process=False)
+    assert np.abs(text[:, 1:4] - both.vertices).max() < 1e-5
+    assert np.array_equal(text[:, 4:7], np.asarray(both.colors)[:, :3])
+
+
+def test_colmaps_camera_is_that_of_nerfstudio(room, picture, tmp_path):
+    Cameras(resolution=32, fov=80)(room, picture, tmp_path)
+    about = json.loads((tmp_path / "cameras/transforms.json").read_text())
+    (line,) = (tmp_path / "cameras/sparse/0/cameras.txt").read_text().splitlines()
+    number, model, *values = line.split()
+    assert (number, model) == ("1", "PINHOLE")
+    assert [float(v) for v in values] == [about[key] for key in ("w", "h", "fl_x", "fl_y", "cx", "cy")]
+    assert about["fl_x"] == pytest.approx(16 / math.tan(math.radians(40)))
+    for frame in about["frames"]:
+        assert images.read_image(tmp_path / "cameras" / frame["file_path"]).image.shape[1:] == (about["h"], about["w"])
 
 
 PAGE = """<!doctype html><body style="margin:0"><script type="module" src="model-viewer.min.js"></script>

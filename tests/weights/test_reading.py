@@ -438,7 +438,8 @@ def test_networks_that_rename_official_keys():
 
 FAMILIES = {
     "dav2": "Depth Anything", "dpt": "MiDaS DPT or Omnidata DPT", "midas": "MiDaS v2.1",
-    "omnidata_dpt": "MiDaS DPT or Omnidata DPT", "omnidata_unet": "Omnidata UNet", "psmnet": "PSMNet",
+    "omnidata_dpt": "MiDaS DPT or Omnidata DPT", "omnidata_unet": "Omnidata UNet", "depthnet": "DepthNet",
+    "psmnet": "PSMNet (stackhourglass)", "psmnet_basic": "PSMNet (basic)",
 }  # fmt: skip
 
 
@@ -448,8 +449,6 @@ def test_families_of_the_released_files():
     for path in keys:
         state = json.loads(path.read_text())["keys"]
         expected = [name for prefix, name in FAMILIES.items() if path.stem.startswith(prefix)]
-        if path.stem.startswith("depthnet"):
-            expected = [None]
         assert family(state) == expected[-1], path.stem
 
 

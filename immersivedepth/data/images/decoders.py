@@ -64,6 +64,7 @@ class Decoded:
     turned: bool = False  # the pixels are upright already
     gpano: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    input_damaged: bool = False  # incomplete, but read
 
 
 def _decode_png(source: Source) -> Decoded:
@@ -130,6 +131,7 @@ def _decode_jpeg(source: Source) -> Decoded:
             raise source.damaged(f"cut short: {end} bytes hold no {picture.width}x{picture.height} pixels")
         decoded = _decode_pillow(picture)
     if not complete:
+        decoded.input_damaged = True
         decoded.notes.append("its last scans are missing, so that fine detail is lost")
     # Where bits are missing, libjpeg makes some up in silence; then more bits before the end change the picture.
     with JpegImagePlugin.JpegImageFile(io.BytesIO(data[:end] + _MORE_BITS + data[end:])) as longer:

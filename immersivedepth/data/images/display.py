@@ -35,7 +35,7 @@ def finish(source: Source, decoded: Decoded, linear: bool) -> tuple[Array, Array
         about["tone_mapped"] = not linear
     if decoded.orientation != 1:
         about["exif_orientation"] = decoded.orientation
-    about |= {key: value for key in ("gpano", "notes") if (value := getattr(decoded, key))}
+    about |= {key: value for key in ("gpano", "notes", "input_damaged") if (value := getattr(decoded, key))}
     orientation = 1 if decoded.turned else decoded.orientation
     return upright(pixels, orientation), None if mask is None else upright(mask, orientation), about
 

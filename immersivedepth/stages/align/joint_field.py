@@ -73,8 +73,8 @@ class JointField:
         rig, device = prediction.rig, prediction.values.device
         views, resolution = len(rig), rig.resolution
         with torch.no_grad():
-            distance = start.distance[:, 0].clone()
-            known = (start.weight[:, 0] > 0) & distance.isfinite()
+            known = (start.weight[:, 0] > 0) & start.distance[:, 0].isfinite()
+            distance = torch.where(known, start.distance[:, 0], 1.0)  # sky times a weight of 0 would be no number
             for row, ok in zip(distance, known, strict=True):
                 row /= row[ok].median() if bool(ok.any()) else 1.0
             rays = F.normalize(pinhole.view_rays(rig.rotation, rig.tan_half_fov, resolution), dim=-1)
