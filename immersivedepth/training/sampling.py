@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from ..checks import InputError
 from ..data.samples import Samples
+from .interrupts import STOPS
 
 Key = tuple[int, int]  # the epoch that seeds a sample, and its index
 _ERROR = "__error__"
@@ -97,7 +98,8 @@ def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _quiet_worker(_: int) -> None:
-    """A worker ends when its loop does: the keyboard's interrupt is for the loop, which saves first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """A worker ends when its loop does: a request to stop, which all processes may get, is for the loop, which saves."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, signal.SIG_DFL))  # the second one ends it
     torch.set_num_threads(1)

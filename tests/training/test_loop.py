@@ -378,14 +378,18 @@ def wait_for(process, path, seconds=120):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_ends(tmp_path, number, code):
-    slow = ("trainer.epochs=400", "dataset.delay=0.02")
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 138)])
+def test_a_signal_saves_and_ends(tmp_path, name, code):
+    """Sent to every process of the job, as the keyboard and Slurm do: readers of samples get it too."""
+    if not hasattr(signal, name):
+        pytest.skip(f"no {name} on this system")
+    slow = ("trainer.epochs=400", "dataset.delay=0.02", "trainer.workers=2")
     with subprocess.Popen(
-        command(tmp_path, *slow), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+        command(tmp_path, *slow), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    ) as process:  # fmt: skip
         wait_for(process, tmp_path)
-        process.send_signal(number)
+        os.killpg(process.pid, getattr(signal, name))
         _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert "Traceback" not in errors
