@@ -56,6 +56,11 @@ RUNS: dict[str, tuple[tuple[str, int, int] | None, tuple[str, ...]]] = {
         ("system=omnidata_depth", *TRAINED, *SMALL, "system.model=midas_tiny", "+dataset.parts.a.root={}",
          "dataset.size=64"),
     ),
+    "omnidata_normal": (
+        ("omnidata", 4, 64),
+        ("system=omnidata_normal", *TRAINED, *SMALL, "system.model=midas_tiny_normal", "+dataset.parts.a.root={}",
+         "dataset.size=64"),
+    ),
     "stereo_3d60": (
         ("3d60", 2, 64),
         ("system=stereo_3d60", *TRAINED, *SMALL, "system.kind=basic", "system.max_disparity=16", "dataset.root={}",
@@ -73,7 +78,7 @@ RUNS: dict[str, tuple[tuple[str, int, int] | None, tuple[str, ...]]] = {
          "field.save_minutes=0.0"),
     ),
 }  # fmt: skip
-QUICK = {"toy": 5, "toy_with_workers": 2, "foreground_modest": 1}
+QUICK = {"toy": 5, "toy_with_workers": 1, "foreground_modest": 1}
 
 Start = Callable[[Path, Path], BaseProcess]  # (folder of runs, folder of what is said) -> a child at work
 
