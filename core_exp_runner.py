@@ -1,6 +1,6 @@
 """The command line: `python core_exp_runner.py dataset.image_path=room.jpg`; --help shows every stage and its options.
 
-Exit codes: 0 done, 2 config, 3 input, 4 weights, 5 resources, 130 and 143 interrupted.
+Exit codes: 0 done, 2 config, 3 input, 4 weights, 5 resources, 130, 138 and 143 interrupted.
 """
 
 from __future__ import annotations
@@ -215,7 +215,9 @@ def run_job(cfg: DictConfig) -> None:
 def main() -> None:
     """Run with one line on stderr and an exit code for whatever a user can mend."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then leaves errors to us
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    for name in ("SIGTERM", "SIGUSR1"):  # Windows has no SIGUSR1
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), lambda number, _: sys.exit(128 + number))
     screen = logging.StreamHandler()
     screen.setLevel(logging.INFO)  # details and tracebacks are for the log file of the run
     logging.basicConfig(format="%(message)s", handlers=[screen])

@@ -100,6 +100,8 @@ def one_line(error: BaseException) -> tuple[str, int]:
         return _join(str(error)), error.code
     if isinstance(error, HydraException | OmegaConfBaseException | yaml.YAMLError):
         return _of_hydra(error), ConfigError.code
+    if worker := memory.of_worker(error):
+        return worker, ResourceError.code
     if memory.lacking(error):
         detail = _join(str(error))[:200] or type(error).__name__
         return (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+import shutil
 from pathlib import Path
 
 from .checks import ResourceError
@@ -25,6 +26,47 @@ _SIGNS = (  # what libraries say when memory ends; torch has an exception of its
     "can't start new thread",
     "could not create a primitive",  # what oneDNN says
 )
+
+_OF_WORKERS = (  # of processes that read samples
+    "dataloader worker (pid",
+    "out of shared memory",
+    "shared memory(shm)",
+    "shared memory object",
+    "file </torch_",
+)
+SHARED = Path("/dev/shm")  # where processes share memory; small in containers
+SHARED_EACH = 100_000  # bytes of it that a worker takes before it reads anything, generously
+
+
+def of_worker(error: BaseException) -> str | None:
+    """What to say of a process that reads samples and has died, or has no shared memory left; else None.
+
+    torch raises it wherever the loop happens to be, so it cannot be caught where samples are read.
+    """
+    lines = str(error).splitlines()
+    if not isinstance(error, RuntimeError | OSError) or not lines:
+        return None
+    said = lines[-1].removeprefix("RuntimeError: ")  # the last line of a worker's traceback
+    if not any(words in said.lower() for words in _OF_WORKERS):
+        return None
+    worker = re.search(r"DataLoader worker process \d+", lines[0])
+    return no_worker(f"{worker[0]}: {said}" if worker else said)
+
+
+def no_worker(reason: str) -> str:
+    """A line for a worker that cannot go on."""
+    return (
+        f"{reason.rstrip(' .')}: {human(left())} of memory and {human(shared_left())} of shared memory are left; set "
+        f"trainer.workers=0, or give more memory or shared memory ({SHARED}, docker --shm-size)"
+    )
+
+
+def shared_left() -> int | None:
+    """Bytes of shared memory that are free, where the system tells."""
+    try:
+        return shutil.disk_usage(SHARED).free
+    except OSError:
+        return None
 
 
 def lacking(error: BaseException) -> bool:

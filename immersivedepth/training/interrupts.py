@@ -7,9 +7,12 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
+# What clusters and people send; SIGUSR1 is how Slurm announces that the time is nearly over (not on Windows).
+STOPS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGINT", "SIGUSR1") if hasattr(signal, name))
+
 
 class Interrupts:
-    """While this block runs, SIGTERM and SIGINT only set `code`, the exit code to end with."""
+    """While this block runs, requests to stop only set `code`, the exit code to end with."""
 
     def __init__(self) -> None:
         self.code = 0
@@ -17,7 +20,7 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is threading.main_thread():  # elsewhere signals cannot be caught
-            for number in (signal.SIGTERM, signal.SIGINT):
+            for number in STOPS:
                 self._before[number] = signal.signal(number, self._note)
         return self
 

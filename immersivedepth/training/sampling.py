@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate, get_worker_info
 
-from ..checks import InputError
+from .. import memory
+from ..checks import InputError, ResourceError
 from ..data.samples import Samples
+from .interrupts import STOPS
 
 Key = tuple[int, int]  # the epoch that seeds a sample, and its index
 _ERROR = "__error__"
@@ -76,6 +80,9 @@ class Steps(Sampler[list[Key]]):
 
 def loader(samples: Samples, keys: Any, seed: int, workers: int, device: torch.device) -> Iterator[dict[str, Any]]:
     """Batches of the given lists of keys, read by so many workers; a sample that cannot be read ends the run."""
+    free = memory.shared_left() if workers else None
+    if free is not None and free < workers * memory.SHARED_EACH:
+        raise ResourceError(memory.no_worker(f"{workers} workers cannot start"))
     batches = DataLoader(
         Keyed(samples, seed),
         batch_sampler=keys,
@@ -93,11 +100,28 @@ def loader(samples: Samples, keys: Any, seed: int, workers: int, device: torch.d
 
 def _collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
     bad = next((s for s in samples if _ERROR in s), None)
-    return bad if bad is not None else default_collate(samples)
+    if bad is not None:
+        return bad
+    batch: dict[str, Any] = default_collate(samples)
+    if get_worker_info() is not None:
+        for value in batch.values():
+            if isinstance(value, torch.Tensor):  # here, for if it fails when the batch is sent, the loop waits forever
+                value.share_memory_()
+    return batch
 
 
 def _quiet_worker(_: int) -> None:
-    """A worker ends when its loop does: the keyboard's interrupt is for the loop, which saves first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    """A worker ends when its loop does: a request to stop, which all of them may get, is for the loop, which saves."""
+    for number in STOPS:
+        signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # else SIGTERM of anybody ends it
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_obey, args=(os.getppid(),), daemon=True).start()
     torch.set_num_threads(1)
+
+
+def _obey(loop: int) -> None:
+    """SIGTERM of the loop's own process ends this one, whatever it does."""
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != loop:
+        pass
+    os._exit(0)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import builtins
 import contextlib
-import ctypes
 import dataclasses
 import errno
 import hashlib
@@ -13,7 +12,6 @@ import json
 import logging
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,10 +26,11 @@ import yaml
 from immersivedepth.checks import ResourceError
 from immersivedepth.config import build, run_of
 from immersivedepth.data import images
-from immersivedepth.pipeline import assemble
+from immersivedepth.pipeline import Pipeline, assemble
 from immersivedepth.runs import RunFolder
 from immersivedepth.training import checkpoints
 from immersivedepth.training.checkpoints import Position
+from immersivedepth.training.loop import Loop
 
 from . import children
 
@@ -220,13 +219,7 @@ def test_a_run_folder_is_whole_or_not_there(tmp_path, compose, continued, record
 
 def on_a_small_disk(said: Path, disk: Path, pages: int, arguments: tuple[str, ...]) -> None:
     """The command line on a disk of so many pages, which vanishes with the process; what is left goes into `said`."""
-    if ctypes.CDLL(None).unshare(0x20000):  # CLONE_NEWNS
-        os._exit(77)
-    mounted = subprocess.run(
-        f"mount --make-rprivate / && mount -t tmpfs -o size={4 * pages}k tmpfs '{disk}'", shell=True, check=False
-    )
-    if mounted.returncode:
-        os._exit(77)
+    children.mount(disk, 4 * pages)
     code: Any = 0
     try:
         children.run(said, (*arguments, f"device.base_exp_dir={disk}"))
@@ -271,7 +264,7 @@ def test_disks_too_small(name, tmp_path, size, record):
         (said / "left.json").unlink(missing_ok=True)
         process = children.start(on_a_small_disk, said, disk, pages, arguments, IMMERSIVEDEPTH_TRUST="tests.")
         code = children.ended(process)
-        if code == 77:
+        if code == children.NO_MOUNTS:
             pytest.skip("mounting is not permitted here")
         assert (said / "left.json").exists(), children.errors(said)
         return code, json.loads((said / "left.json").read_text())
@@ -292,3 +285,34 @@ def test_disks_too_small(name, tmp_path, size, record):
             if not file.endswith(CHANGING) and "tensorboard" not in file and "ckpt" not in file:
                 assert found == whole[file], (pages, file)
     record(f"disks too small for {name}", sizes=len(refused), from_kB=4, to_kB=4 * refused[-1], torn=0)
+
+
+def on_a_disk_for_reading(said: Path, disk: Path, arguments: tuple[str, ...]) -> None:
+    """The command line on such a disk; whatever is computed would be told as a fault of the program."""
+    children.mount(disk, 1000, f"mount -o remount,ro '{disk}'")
+    with (
+        mock.patch.object(Pipeline, "__call__", side_effect=AssertionError("computed")),
+        mock.patch.object(Loop, "__call__", side_effect=AssertionError("computed")),
+    ):
+        children.run(said, (*arguments, f"device.base_exp_dir={disk}"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+@pytest.mark.parametrize("name", DISKS)
+def test_a_disk_for_reading_only(name, tmp_path, record):
+    """Told in one line, before anything is computed."""
+    disk, said, picture = tmp_path / "disk", tmp_path / "said", tmp_path / "a.png"
+    images.write_png(picture, np.zeros((32, 64, 3), np.uint8))
+    for folder in (disk, said):
+        folder.mkdir()
+    arguments = tuple(argument.format(picture) for argument in DISKS[name])
+    process = children.start(on_a_disk_for_reading, said, disk, arguments, IMMERSIVEDEPTH_TRUST="tests.")
+    code = children.ended(process)
+    if code == children.NO_MOUNTS:
+        pytest.skip("mounting is not permitted here")
+    assert code == ResourceError.code, children.errors(said)
+    (line,) = children.errors(said).splitlines()
+    assert str(disk) in line
+    assert "Read-only file system" in line
+    assert "device.base_exp_dir" in line
+    record(f"a disk for reading only, {name}", code=code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 
+from immersivedepth.checks import ResourceError
 from immersivedepth.data import images
 from immersivedepth.data.making import MakeData
 from immersivedepth.training import checkpoints
@@ -33,6 +35,9 @@ SMALL = ("trainer.batch_size=2", "trainer.epoch_samples=4")
 # What a run is made of: the kind and size of the data set that is made for it, and the arguments.
 RUNS: dict[str, tuple[tuple[str, int, int] | None, tuple[str, ...]]] = {
     "toy": (None, (*TOY, *TRAINED, "trainer.epochs=3", "trainer.batch_size=8")),
+    "toy_with_workers": (
+        None, (*TOY, *TRAINED, "trainer.epochs=3", "trainer.batch_size=8", "trainer.workers=2"),
+    ),
     "foreground_modest": (
         ("modest", 8, 32),
         ("system=foreground_modest", *TRAINED, *SMALL, "system.network=mask", "dataset.root={}", "dataset.size=32",
@@ -49,6 +54,11 @@ RUNS: dict[str, tuple[tuple[str, int, int] | None, tuple[str, ...]]] = {
     "omnidata_depth": (
         ("omnidata", 4, 64),
         ("system=omnidata_depth", *TRAINED, *SMALL, "system.model=midas_tiny", "+dataset.parts.a.root={}",
+         "dataset.size=64"),
+    ),
+    "omnidata_normal": (
+        ("omnidata", 4, 64),
+        ("system=omnidata_normal", *TRAINED, *SMALL, "system.model=midas_tiny_normal", "+dataset.parts.a.root={}",
          "dataset.size=64"),
     ),
     "stereo_3d60": (
@@ -68,7 +78,7 @@ RUNS: dict[str, tuple[tuple[str, int, int] | None, tuple[str, ...]]] = {
          "field.save_minutes=0.0"),
     ),
 }  # fmt: skip
-QUICK = {"toy": 5, "foreground_modest": 1}
+QUICK = {"toy": 5, "toy_with_workers": 1, "foreground_modest": 1}
 
 Start = Callable[[Path, Path], BaseProcess]  # (folder of runs, folder of what is said) -> a child at work
 
@@ -117,10 +127,11 @@ def survived(
     wait: Callable[[], float],
     same: Callable[[Path], None],
     grace: Callable[[], float] | None = None,
+    number: int = signal.SIGTERM,
 ) -> dict[str, int]:
     """Kill at random moments and go on, as often as is asked; each run that comes to its end is compared.
 
-    With `grace`, SIGTERM comes first, and SIGKILL so many seconds later if it is still needed.
+    With `grace`, the signal `number` comes first, and SIGKILL so many seconds later if it is still needed.
     """
     seen = {"kills": 0, "runs": 0, "in the middle of a write": 0, "by themselves": 0}
     while True:
@@ -134,13 +145,15 @@ def survived(
             if process.exitcode is not None:
                 break
             if grace:
-                process.terminate()
+                os.kill(process.pid or 0, number)
                 process.join(grace())
             process.kill()
             process.join()
-            assert process.exitcode in (-signal.SIGKILL, 0, *((143, -signal.SIGTERM) if grace else ()))
+            # A child that has not begun yet ends by SIGTERM itself, and with code 1 by the exception of SIGINT.
+            early = 1 if number == signal.SIGINT else -number
+            assert process.exitcode in (-signal.SIGKILL, 0, *((128 + number, early) if grace else ()))
             seen["kills"] += 1
-            seen["by themselves"] += process.exitcode == 143
+            seen["by themselves"] += process.exitcode == 128 + number
             seen["in the middle of a write"] += bool(unfinished(base))
             for path in base.rglob("*.ckpt"):
                 if ".part" not in path.name:
@@ -244,16 +257,53 @@ def slow_disk() -> None:
     os.fsync = lambda handle: (time.sleep(0.03), fsync(handle))[1]  # type: ignore[assignment]
 
 
-def test_sigterm_and_then_sigkill(tmp_path, size, record):
+@pytest.mark.parametrize(("name", "quick"), [("SIGTERM", 4), ("SIGINT", 1)])
+def test_a_request_and_then_sigkill(name, quick, tmp_path, size, record):
     """What a cluster does to a job whose time is over: the run goes on in the same folder, to the same bits."""
-    stops = size(4, 50)
+    stops = size(quick, 50)
     arguments = (*TOY, *TRAINED, "trainer.epochs=3", "trainer.batch_size=8", "dataset.delay=0.005")
     start = starting(arguments, slow_disk)
     took = unbroken(start, tmp_path)
     (whole,) = (tmp_path / "whole").glob("*/*")
     drawn = random.Random(3)
     same = partial(same_training, whole)
-    seen = survived(start, tmp_path, stops, lambda: drawn.uniform(0, took), same, grace=lambda: drawn.uniform(0, 0.2))
+    moments, grace = partial(drawn.uniform, 0, took), partial(drawn.uniform, 0, 0.2)
+    seen = survived(start, tmp_path, stops, moments, same, grace, getattr(signal, name))
     if stops >= 50:
         assert 0 < seen["by themselves"] < stops  # both ends were met
-    record("SIGTERM, then SIGKILL", **seen, runs_in_another_folder=0)
+    record(f"{name}, then SIGKILL", **seen, runs_in_another_folder=0)
+
+
+# ---- readers of samples ----------------------------------------------------------------------------------------------
+
+
+def readers(process: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
+
+
+@pytest.mark.skipif(not Path(f"/proc/self/task/{os.getpid()}/children").exists(), reason="no list of children here")
+def test_a_reader_that_is_killed_ends_the_run(tmp_path, record):
+    """As the system does when memory ends: one line with code 5 within a minute, and the run goes on from there."""
+    arguments = (*TOY, *TRAINED, "trainer.epochs=400", "trainer.workers=2", "dataset.delay=0.02")
+    process = starting(arguments)(tmp_path / "runs", tmp_path / "said")
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.rglob("last.ckpt")):
+        assert process.is_alive(), children.errors(tmp_path / "said")
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    begun = time.monotonic()
+    while process.is_alive() and time.monotonic() < begun + 60:  # again, if it was one that had done its work
+        with contextlib.suppress(OSError, IndexError):
+            os.kill(readers(process.pid or 0)[0], signal.SIGKILL)
+        process.join(2)
+    assert children.ended(process, 0) == ResourceError.code, children.errors(tmp_path / "said")
+    said = children.errors(tmp_path / "said")
+    assert "Traceback" not in said
+    (line,) = [line for line in said.splitlines() if "DataLoader worker (pid" in line]
+    assert "trainer.workers=0" in line
+    (last,) = tmp_path.rglob("last.ckpt")
+    step = checkpoints.load(last)["training"]["position"].step
+    again = starting((*arguments, f"trainer.steps={step + 2}"))(tmp_path / "runs", tmp_path / "said")
+    assert children.ended(again) == 0, children.errors(tmp_path / "said")
+    assert checkpoints.load(last)["training"]["position"].step == step + 2
+    record("kill -9 of a reader of samples", seconds_to_its_end=round(time.monotonic() - begun, 1))

@@ -6,17 +6,21 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from immersivedepth import memory
 from immersivedepth.checks import ResourceError, WeightsError
+from immersivedepth.command_line import one_line
 from immersivedepth.data import images
 from immersivedepth.stages.predict.running import Runner, Running
+from immersivedepth.training import sampling
 from immersivedepth.weights import read
 
 from . import children
@@ -105,6 +109,89 @@ def test_good_files_are_not_called_damaged(name, tmp_path):
     assert str(path) in text
     assert "damaged" not in text
     told(text)
+
+
+# ---- readers of samples ------------------------------------------------------------------------------------------
+
+SAID = (  # by torch, before and after what it says beside
+    "DataLoader worker (pid 41) is killed by signal: Killed. ",
+    "DataLoader worker (pid 41) is killed by signal: Bus error. It is possible that dataloader's workers are out of "
+    "shared memory. Please try to raise your shared memory limit.",
+    "DataLoader worker (pid 41) exited unexpectedly with exit code 1. Details are lost due to multiprocessing.",
+    "DataLoader worker (pid(s) 41, 42) exited unexpectedly",
+    "unable to write to file </torch_41_2_0>: No space left on device (28)",
+    "unable to allocate shared memory(shm) for file </torch_41_2_0>: No space left on device (28)",
+    "unable to open shared memory object </torch_41_2_0> in read-write mode: Too many open files (24)",
+    "unable to mmap 400 bytes from file </torch_41_2_0>: Cannot allocate memory (12)",
+)
+WRAPPED = (
+    'Caught {0} in DataLoader worker process 1.\nOriginal Traceback (most recent call last):\n  File "a"\n{0}: {1}'
+)
+
+
+@pytest.mark.parametrize("said", SAID)
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_worker_that_cannot_go_on_is_told(said, wrapped):
+    line, code = one_line(RuntimeError(WRAPPED.format("RuntimeError", said) if wrapped else said))
+    assert code == ResourceError.code
+    assert "41" in line
+    assert "trainer.workers=0" in line
+    assert "--shm-size" in line
+    assert "File" not in line
+    assert ("worker process 1: " in line) == wrapped
+
+
+def test_a_fault_in_a_worker_stays_a_fault():
+    """Only the last line counts."""
+    wrapped = WRAPPED.format("KeyError", "'a'").replace('File "a"', "out of shared memory")
+    assert one_line(RuntimeError(wrapped))[1] == 1
+    assert one_line(KeyError("out of shared memory"))[1] == 1
+    assert one_line(RuntimeError())[1] == 1
+
+
+@dataclass
+class Sized:
+    """Samples of one array, or of many numbers."""
+
+    what: dict[str, Any]
+
+    def __len__(self) -> int:
+        return 40
+
+    def sample(self, index: int, random: np.random.Generator) -> dict[str, Any]:
+        return self.what
+
+
+def reading_samples(answer: Path, kilobytes: int, what: dict[str, Any]) -> None:
+    children.mount(memory.SHARED, kilobytes)
+    try:
+        read = len(list(sampling.loader(Sized(what), [[(0, i)] for i in range(40)], 0, 2, torch.device("cpu"))))
+        answer.write_text(f"0 {read}")
+    except Exception as error:
+        line, code = one_line(error)
+        answer.write_text(f"{code} {line}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount")
+@pytest.mark.parametrize(
+    ("kilobytes", "what", "told"),
+    [
+        (4, {"a": 1.0}, "5 2 workers cannot start: "),
+        (400, {"a": np.zeros(1_000_000)}, "5 DataLoader worker process 0: unable to "),
+        (400, {f"{i}": float(i) for i in range(200)}, "5 DataLoader worker process 0: unable to "),
+        (400, {"a": 1.0}, "0 40"),
+    ],
+)
+def test_shared_memory_too_small(kilobytes, what, told, tmp_path, record):
+    """One line instead of a loop that waits forever."""
+    code = children.ended(children.start(reading_samples, tmp_path / "answer", kilobytes, what), 60)
+    if code == children.NO_MOUNTS:
+        pytest.skip("mounting is not permitted here")
+    assert (tmp_path / "answer").read_text().startswith(told)
+    record(f"{kilobytes} kB of shared memory, samples of {len(what)}", told=told)
+
+
+# ---- devices -----------------------------------------------------------------------------------------------------
 
 
 class Small:

@@ -21,6 +21,7 @@ from immersivedepth.data import images
 from immersivedepth.training import Trainer, checkpoints
 from immersivedepth.training.broken import Diverged
 from immersivedepth.training.checkpoints import Position
+from immersivedepth.training.interrupts import STOPS
 from immersivedepth.training.loop import Loop
 from immersivedepth.training.records import Records, read_rows
 from immersivedepth.weights import read
@@ -129,6 +130,28 @@ def test_parts_of_a_step_are_the_whole_step(tmp_path):
     one, four = (read(tmp_path / str(p) / "checkpoints/last.ckpt") for p in (1, 4))
     for name, value in one.items():
         assert (value - four[name]).abs().max() < 1e-5, name  # sums in another order
+
+
+def half_precision():
+    """float16 on the CPU, with a scale that grows every second step."""
+    from lightning_fabric import Fabric
+    from lightning_fabric.plugins import MixedPrecision
+
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0, growth_interval=2)
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+    fabric.launch()
+    return fabric
+
+
+def test_the_scale_of_half_precision_goes_on(tmp_path):
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    trainer().fit(Toy(), Numbers(), whole, fabric=half_precision())
+    with pytest.raises(KeyboardInterrupt):
+        trainer(save_every=1).fit(Stopping(5), Numbers(), cut, fabric=half_precision())
+    trainer(save_every=1).fit(Toy(), Numbers(), cut, fabric=half_precision(), continued=True)
+    a, b = (checkpoints.load(folder / "checkpoints/last.ckpt") for folder in (whole, cut))
+    assert a["training"]["scaler"]["scale"] > 64
+    assert equal(a, b)
 
 
 def test_checkpoints_hold_the_weights_to_use(tmp_path):
@@ -378,14 +401,18 @@ def wait_for(process, path, seconds=120):
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_and_ends(tmp_path, number, code):
-    slow = ("trainer.epochs=400", "dataset.delay=0.02")
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("SIGUSR1", 138)])
+def test_a_signal_saves_and_ends(tmp_path, name, code):
+    """Sent to every process of the job, as the keyboard and Slurm do: readers of samples get it too."""
+    if not hasattr(signal, name):
+        pytest.skip(f"no {name} on this system")
+    slow = ("trainer.epochs=400", "dataset.delay=0.02", "trainer.workers=2")
     with subprocess.Popen(
-        command(tmp_path, *slow), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+        command(tmp_path, *slow), cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True, start_new_session=True,
+    ) as process:  # fmt: skip
         wait_for(process, tmp_path)
-        process.send_signal(number)
+        os.killpg(process.pid, getattr(signal, name))
         _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert "Traceback" not in errors
@@ -395,6 +422,31 @@ def test_a_signal_saves_and_ends(tmp_path, number, code):
     again = run(tmp_path, "is_continue=true", f"trainer.steps={step + 2}", "trainer.epochs=400")
     assert again.returncode == 0, again.stderr
     assert checkpoints.load(saved)["training"]["position"].step == step + 2
+
+
+class Impatient(Toy):
+    """Is told to stop once, and a second time, in the middle of a slow step."""
+
+    def losses(self, outputs, batch):
+        if torch.is_grad_enabled():
+            self.taken = getattr(self, "taken", 0) + 1
+            if self.taken == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+                threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+                time.sleep(30)
+        return super().losses(outputs, batch)
+
+
+def test_a_second_signal_ends_a_slow_step_at_once(tmp_path):
+    before = [signal.getsignal(number) for number in STOPS]
+    begun = time.monotonic()
+    with pytest.raises(SystemExit) as ended:
+        trainer(save_every=1).fit(Impatient(), Numbers(), tmp_path)
+    assert ended.value.code == 130
+    assert time.monotonic() - begun < 20
+    assert [signal.getsignal(number) for number in STOPS] == before
+    assert checkpoints.load(tmp_path / "checkpoints/last.ckpt")["training"]["position"].step == 4
+    assert not list(tmp_path.rglob("*.part*"))
 
 
 @pytest.mark.slow
