@@ -286,7 +286,21 @@ FILES = {
     "a log formatter": "hydra: {{hydra_logging: {{formatters: {{x: {{'()': {t}, command: 'touch {c}'}}}}}}}}",
     "a class of a handler": "hydra: {{job_logging: {{handlers: {{x: {{class: {t}}}}}}}}}",
 }
-WAYS = (*FILES, "an override", "an override in a sweep", "a search path", "the config of a checkpoint")
+FILES |= {
+    "an interpolation for callbacks": 'hydra: {{callbacks: "${{data.x}}"}}\ndata: {{x: {{y: %s}}}}',
+    "the environment of a job": "hydra: {{job: {{env_set: {{IMMERSIVEDEPTH_TRUST: {t}}}}}}}\nalign: %s",
+}
+HYDRAS = [way for way, text in FILES.items() if text.startswith("hydra")]
+ENDS = {
+    " in a sweep": ("-m", "evil"),
+    " among swept options": ("-m", "other,evil"),
+    " for the help": ("--help", "evil"),
+}
+SEARCHED = ("a search path", "the search path of the primary config", "a config folder with a quote", "a config path")
+WAYS = (
+    *FILES, *(way + end for way in HYDRAS for end in ENDS), *SEARCHED, *(way + " for the help" for way in SEARCHED),
+    "an override", "an override in a sweep", "the config of a checkpoint",
+)  # fmt: skip
 FORBIDDEN = (
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "subprocess.Popen", "pty.spawn", "shutil.rmtree",
     "os.remove", "os.rename", "os.rmdir", "os.truncate", "socket.connect", "socket.getaddrinfo", "urllib.Request",
@@ -299,15 +313,23 @@ HARMLESS = ("/dev/null", "multirun.yaml")  # Hydra notes what it is about to do;
 
 def hostile(way: str, target: str, folder: Path) -> list[str]:
     """The command line of an attack."""
-    canary = folder / "canary"
+    end = next((end for end in ENDS if way.endswith(end)), "")
+    (flag, option), way = ENDS.get(end, ("--run", "evil")), way.removesuffix(end)
     if way in FILES:
-        body = FILES[way].replace("%s", CALL).format(t=target, c=canary)
+        body = FILES[way].replace("%s", CALL).format(t=target, c=folder / "canary")
         (folder / "conf" / "experiment").mkdir(parents=True, exist_ok=True)
         (folder / "conf" / "experiment" / "evil.yaml").write_text(f"# @package _global_\n{body}\n")
-        return ["--config-dir", str(folder / "conf"), "experiment=evil"]
-    if way == "a search path":
-        return [f"hydra.searchpath=[pkg://{target}]"]
-    return [f"align._target_={target}", *(["-m"] if "sweep" in way else [])]
+        (folder / "conf" / "experiment" / "other.yaml").write_text("# @package _global_\nseed: 1\n")
+        return [flag, "--config-dir", str(folder / "conf"), f"experiment={option}"]
+    if way == "the search path of the primary config":
+        (folder / "evil.yaml").write_text(f"hydra: {{searchpath: ['pkg://{target}']}}\n")
+        return [flag, "--config-path", str(folder), "--config-name", "evil"]
+    searched = {
+        "a search path": [f"hydra.searchpath=[pkg://{target}]"],
+        "a config folder with a quote": ["--config-dir", f"x','pkg://{target}"],
+        "a config path": ["--config-path", f"pkg://{target}"],
+    }
+    return [flag, *searched.get(way, [f"align._target_={target}"])]
 
 
 def attacked(target: str, folder: Path) -> int:
