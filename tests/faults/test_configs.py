@@ -3,10 +3,12 @@
 import contextlib
 import copy
 import dataclasses
+import functools
 import inspect
 import io
 import itertools
 import math
+import operator
 import os
 import re
 import shutil
@@ -169,52 +171,84 @@ def admits(hint, value) -> bool:
     return hint in (int, float)
 
 
+PLAIN = {"parts": {"one": {"root": "x"}}}  # of the tables of records that no YAML fills
+
+
+def records(node, hints):
+    """The node itself, and every record in it that stands without a `_target_`: where, and of which class."""
+    yield (), config._locate(node["_target_"], "")
+    for key, hint in hints.items():
+        for place, _, found in config._records(node.get(key), hint, key):
+            yield tuple(place.split(".")), found
+
+
 def test_six_bad_values_of_every_field(no_models, size, record):
     options = sorted((p.parent.name, p.stem) for p in config.CONF.glob("*/*.yaml") if p.parent.name != "experiment")
     seen, tried, slowest, wrong = set(), 0, 0.0, []
     for group, option in options[:: size(40, 1)]:
         plain = config.resolve(preflight([chosen(group, option)]))
         for path, node in nodes(plain):
-            found = config._locate(node["_target_"], "")
-            if found in seen:
-                continue
-            seen.add(found)
-            hints = config._hints(found)
-            later = ("params", "optimizer") if node.get("_partial_") else ()  # given by the program
-            names = [name for name in inspect.signature(found).parameters if name not in later]
-            for name, (kind, value) in itertools.product(names, BAD.items()):
-                bad = copy.deepcopy(node) | {name: value}
-                begun = time.process_time()
-                try:
-                    config.build(OmegaConf.create(bad), ".".join(path))
-                    line = ""
-                except ConfigError as error:
-                    line = str(error)
-                slowest = max(slowest, time.process_time() - begun)
-                tried += 1
-                fine = kind in ("negative", "zero") and admits(hints.get(name), value)
-                unbounded = fine and kind == "negative" and name not in SIGNED
-                if unbounded or (not line and not fine and name not in ANY) or (line and name not in line):
-                    wrong.append((".".join(path), name, kind, line))
+            hints = config._hints(config._locate(node["_target_"], ""))
+            node |= {key: value for key, value in PLAIN.items() if key in hints}
+            for place, found in records(node, hints):
+                if (found, bool(place)) in seen:
+                    continue
+                seen.add((found, bool(place)))
+                hints = config._hints(found)
+                later = ("params", "optimizer") if node.get("_partial_") else ()  # given by the program
+                names = [name for name in inspect.signature(found).parameters if name not in later]
+                for name, (kind, value) in itertools.product(names, BAD.items()):
+                    bad = copy.deepcopy(node)
+                    functools.reduce(operator.getitem, place, bad)[name] = value
+                    begun = time.process_time()
+                    try:
+                        config.build(OmegaConf.create(bad), ".".join(path))
+                        line = ""
+                    except ConfigError as error:
+                        line = str(error)
+                    slowest = max(slowest, time.process_time() - begun)
+                    tried += 1
+                    fine = kind in ("negative", "zero") and admits(hints.get(name), value)
+                    unbounded = fine and kind == "negative" and name not in SIGNED
+                    if unbounded or (not line and not fine and name not in ANY) or (line and name not in line):
+                        wrong.append((".".join((*path, *place)), name, kind, line))
     assert wrong == []
     assert slowest < SECONDS
-    record("bad values of fields", classes=len(seen), values=tried, slowest_seconds=round(slowest, 2))
+    plain = sum(inside for _, inside in seen)
+    record(
+        "bad values of fields", classes=len(seen), without_target=plain, values=tried, slowest_seconds=round(slowest, 2)
+    )
+
+
+@pytest.mark.parametrize("option", ["align=global_affine", "dataset=three_d60", "dataset=multitask", "predict=[unet]"])
+def test_six_bad_values_of_records_without_a_target(option, no_models):
+    group, name = option.replace("]", "").replace("[", "").split("=")
+    node = config.resolve(preflight([option]))[group]
+    node = node[name] if group in SEVERAL else node
+    hints = config._hints(config._locate(node["_target_"], ""))
+    node |= {key: value for key, value in PLAIN.items() if key in hints}
+    inside = [(place, found) for place, found in records(node, hints) if place]
+    assert inside
+    for place, found in inside:
+        for key, value in itertools.product(inspect.signature(found).parameters, BAD.values()):
+            bad = copy.deepcopy(node)
+            functools.reduce(operator.getitem, place, bad)[key] = value
+            if not (isinstance(value, int) and admits(config._hints(found)[key], value)):
+                with pytest.raises(ConfigError, match=rf"{'.'.join(place)}\.{key}"):
+                    config.build(OmegaConf.create(bad), group)
 
 
 def test_six_bad_values_of_the_root(no_models):
     plain = config.resolve(preflight([]))
-    fields = {**{f.name: () for f in dataclasses.fields(config.Run)}, **{"kind": ("device",), "threads": ("device",)}}
-    for name, path in fields.items():
-        for kind, value in BAD.items():
-            if (name, kind) in (("seed", "zero"),):
-                continue
-            bad = copy.deepcopy(plain)
-            inner = bad
-            for key in path:
-                inner = inner[key]
-            inner[name] = value
-            with pytest.raises(ConfigError, match=name):
-                config.resolve(OmegaConf.create(bad))
+    fields = [((), f.name) for f in dataclasses.fields(config.Run)]
+    fields += [(("device",), f.name) for f in dataclasses.fields(config.Device)]
+    for (path, name), (kind, value) in itertools.product(fields, BAD.items()):
+        if (name, kind) in (("seed", "zero"),):
+            continue
+        bad = copy.deepcopy(plain)
+        functools.reduce(operator.getitem, path, bad)[name] = value
+        with pytest.raises(ConfigError, match=".".join((*path, name))):
+            config.resolve(OmegaConf.create(bad))
 
 
 def test_torn_yaml(conf, no_models, size, record):
