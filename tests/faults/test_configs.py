@@ -136,11 +136,18 @@ def test_every_key_mistyped_by_one_letter(conf, no_models, size, record):
         ("hydra/job_loggng=none", "hydra/job_loggng is not a key; did you mean hydra/job_logging?"),
         ("+predict.bundled_dva2.batch_size=1", "did you mean predict.bundled_dav2?"),
         ("+trainer.optimiser.ar=1", "trainer.optimiser.ar is not a key; did you mean trainer.optimiser.lr?"),
+        (
+            "+fuse.weights.bundled_dva2=2",
+            "fuse.weights.bundled_dva2: no predictor of that name was chosen; did you mean",
+        ),
+        ("+fuse.weights.bundled_dva2=2", "did you mean fuse.weights.bundled_dav2?"),
+        ("+fuse.weights.oracle=1", "it can be fuse.weights.bundled_dav2, fuse.weights.bundled_midas"),
+        ("+fuse.weights.bundled_dav2=-1", "expected a number at least 0"),
         ("+dataset.lists.vla=x", "dataset.lists.vla is not a key; did you mean dataset.lists.val?"),
     ],
 )
 def test_names_whose_likeness_is_not_plain(given, line, no_models):
-    code, told = answer("system=stereo_3d60", given)
+    code, told = answer("system=stereo_3d60", "fuse=weighted_sum", given)
     assert code == 2
     assert line in told
 
