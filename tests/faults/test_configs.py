@@ -471,6 +471,30 @@ def pairwise(options: list[list[str]], random: np.random.Generator) -> list[tupl
     return rows
 
 
+GROUPS = {  # beside the pipeline: what is trained and how, and what a radiance field is made of
+    "config": ("system", "optimiser", "scheduler"),
+    "nerf": ("scene", "inpaint", "pose_sampler"),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_every_two_options_beside_the_pipeline_compose_together(name, size, record):
+    groups = GROUPS[name]
+    options = [sorted(p.stem for p in (config.CONF / group).glob("*.yaml")) for group in groups]
+    rows = pairwise(options, np.random.default_rng(8))
+    picked = rows[:: size(len(rows) // 5, 1)]
+    for row in picked:
+        plain = config.resolve(preflight(["--config-name", name, *map(chosen, groups, row)]))
+        assemble(plain)
+        for group in groups:
+            config.build(plain.get(group), group)
+        trainer = config.build(plain["trainer"], "trainer")
+        optimiser = trainer.optimiser([torch.nn.Parameter(torch.zeros(2, 2))])
+        if trainer.scheduler:
+            trainer.scheduler(optimiser)
+    record(f"combinations of {', '.join(groups)}", composed=len(picked), every_pair=len(picked) == len(rows))
+
+
 def test_every_two_options_compose_together(size, record):
     options = [sorted(p.stem for p in (config.CONF / stage).glob("*.yaml")) for stage in STAGES]
     rows = pairwise(options, np.random.default_rng(7))
