@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
+import traceback
 import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,71 +21,135 @@ from .config import CONF, HYDRA, HYDRA_TRUSTED, check_targets, explain, nearest
 # Classes a logging config may name; everything else could call any function with any argument.
 _LOGGING = ("logging.StreamHandler", "logging.FileHandler", "logging.NullHandler", "colorlog.ColoredFormatter")
 _DISK = (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EDQUOT, errno.EIO, errno.EFBIG)  # what disks say
-_SEARCH_PATHS = ("pkg://immersivedepth.conf", "pkg://hydra.conf", "file://")
+_SEARCH_PATHS = ("pkg://immersivedepth.conf", "pkg://hydra.conf")  # and any file://
+_BUILT = ("callbacks", "launcher", "sweeper", "job_logging", "hydra_logging")  # what Hydra makes objects of
 
 
 def preflight(arguments: list[str]) -> DictConfig | None:
     """The config of a single run; None where Hydra is to do more, such as --help or a multirun.
 
-    Hydra builds its callbacks, launchers and loggers before the program gets a say, so its own part of the config is
-    composed and checked first, without running anything.
+    Hydra imports search paths and builds its callbacks, launchers and loggers before the program gets a say, even for
+    --help, so its own part of the config is composed and checked first, without running anything.
     """
-    from hydra import compose, initialize_config_dir
-    from hydra._internal.utils import get_args_parser
-    from hydra.core.global_hydra import GlobalHydra
+    from hydra import initialize_config_dir
+    from hydra._internal.config_loader_impl import ConfigLoaderImpl
+    from hydra._internal.utils import create_config_search_path, get_args_parser
+    from hydra.core.config_search_path import SearchPathQuery
+    from hydra.types import RunMode
 
     parser = get_args_parser()
     parser.error = _refuse
     parsed, strange = parser.parse_known_args(arguments)
     if strange:
         _refuse(f"{strange[0]} is not an option; options come before the first key=value")
-    if parsed.help or parsed.hydra_help or parsed.info or parsed.shell_completion:
-        return None
-    overrides = list(parsed.overrides)
-    for override in overrides:
-        _check_search_path(override)
-    if parsed.multirun:  # values with several choices are for the sweeper; each job is checked when it runs
-        overrides = [o for o in overrides if o.lstrip("+~").startswith("hydra")]
+    folder, name = str(parsed.config_path or CONF), parsed.config_name or "config"
+    overrides = [] if parsed.shell_completion else list(parsed.overrides)  # there they are words for Hydra
+    _check_options(parsed, folder)
+    search_path = create_config_search_path(folder)
     if parsed.config_dir:
-        overrides.append(f"hydra.searchpath=['file://{parsed.config_dir}']")
+        added = f"file://{Path(parsed.config_dir).absolute()}"
+        search_path.prepend("command-line", added, SearchPathQuery(provider="schema"))
     with (
-        initialize_config_dir(str(parsed.config_path or CONF), version_base="1.3"),
+        initialize_config_dir(folder, version_base="1.3"),
         warnings.catch_warnings(action="ignore"),  # about where _self_ stands
     ):
+        loader = ConfigLoaderImpl(search_path)
         try:
-            cfg = compose(parsed.config_name or "config", overrides, return_hydra_config=True)
+            _check_search_path(loader, name, overrides)
+            mode = RunMode.MULTIRUN if parsed.multirun else RunMode.RUN
+            cfg = loader.load_configuration(name, overrides, mode, from_shell=False)
+            _check_hydra(cfg, loader.list_groups(""))
+            for job in _jobs(loader, cfg) if parsed.multirun else ():
+                _check_hydra(job, loader.list_groups(""))
+        except RecursionError as error:
+            raise ConfigError(_cycle(error)) from error
         except (ValueError, TypeError, AssertionError) as error:  # what Hydra has no words of its own for
             raise ConfigError(f"{' '.join(overrides)}: {error}") from error
-        groups = GlobalHydra.instance().config_loader().list_groups("")
+    more = (parsed.multirun, parsed.cfg, parsed.help, parsed.hydra_help, parsed.info, parsed.shell_completion)
+    return None if any(more) else cfg
+
+
+def _check_options(parsed: Any, folder: str) -> None:
+    """Refuse what is no folder on a disk, for it would be imported, and what reads a pickle."""
+    if parsed.experimental_rerun:
+        _refuse("--experimental-rerun is refused, for it reads a pickle")
+    if not (Path(folder).is_absolute() and Path(folder).is_dir()):
+        _refuse(f"--config-path {folder}: expected the full path of a folder")
+    if parsed.config_dir and not Path(parsed.config_dir).is_dir():
+        _refuse(f"--config-dir {parsed.config_dir}: expected a folder")
+    if parsed.shell_completion and "hydra.searchpath" in os.environ.get("COMP_LINE", ""):
+        _refuse("hydra.searchpath is not completed")
+
+
+def _check_search_path(loader: Any, name: str, overrides: list[str]) -> None:
+    """Refuse search paths that are imported; Hydra takes them from the command line and from the primary config."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    asked = [o.value() for o in OverridesParser.create().parse_overrides(overrides) if _key(o) == "hydra.searchpath"]
+    primary = loader.repository.load_config(name)
+    if primary and OmegaConf.is_dict(primary.config):
+        asked.append(OmegaConf.select(primary.config, "hydra.searchpath"))
+    for entries in asked:
+        for entry in map(str, entries if isinstance(entries, Sequence) and not isinstance(entries, str) else ()):
+            if not entry.startswith("file://") and entry not in _SEARCH_PATHS:
+                raise ConfigError(f"hydra.searchpath: {entry} is refused; name a folder as file:///path/to/folder")
+
+
+def _key(override: Any) -> str:
+    return str(override.key_or_group)
+
+
+def _jobs(loader: Any, cfg: DictConfig) -> Iterator[DictConfig]:
+    """The jobs of a sweep, as far as they can differ in Hydra's own part: by the groups that are swept."""
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    params = [f"{key}={value}" for key, value in (cfg.hydra.sweeper.get("params") or {}).items()]
+    overrides = OverridesParser.create(loader).parse_overrides([*params, *cfg.hydra.overrides.task])
+    groups = loader.list_groups("")
+    chosen = [
+        o for o in overrides if not o.is_sweep_override() or o.is_discrete_sweep() and _key(o).split("/")[0] in groups
+    ]
+    for job in BasicSweeper.split_arguments(chosen, None)[0]:
+        yield loader.load_sweep_config(cfg, list(job))
+
+
+def _check_hydra(cfg: DictConfig, groups: list[str]) -> None:
+    """Refuse what Hydra's own part of a config could run."""
     for group in cfg.hydra.runtime.choices:  # Hydra accepts any name where nothing is chosen
         if group.partition("/")[0] not in groups:
             raise ConfigError(f"{group} is not a group of options{nearest(group, groups)}")
-    hydra_part = OmegaConf.to_container(cfg.hydra, resolve=False)
+    hydra_part: Any = OmegaConf.to_container(cfg.hydra, resolve=False)
+    if hydra_part["job"]["env_set"]:  # what is trusted and which programs are found is set by a person
+        raise ConfigError("hydra.job.env_set is refused; set variables before the program starts")
     check_targets(hydra_part, "hydra", HYDRA_TRUSTED)
-    _check_logging(hydra_part, "hydra")
-    return None if parsed.multirun or parsed.cfg else cfg
+    for name in _BUILT:
+        _check_built(hydra_part[name], f"hydra.{name}")
 
 
-def _check_search_path(override: str) -> None:
-    key, _, value = override.partition("=")
-    if key.lstrip("+~") == "hydra.searchpath":
-        entries = [e.strip(" '\"") for e in value.strip("[] ").split(",")]
-        if wrong := [e for e in entries if e and not e.startswith(_SEARCH_PATHS)]:
-            raise ConfigError(f"hydra.searchpath: {wrong[0]} is refused; name a folder as file:///path/to/folder")
-
-
-def _check_logging(node: Any, path: str) -> None:
-    """Refuse factories and foreign classes in logging configs, and interpolations that make nodes out of text."""
-    if isinstance(node, str) and ("oc.create" in node or "oc.decode" in node):
+def _check_built(node: Any, path: str) -> None:
+    """Refuse factories and foreign classes in logging configs, and interpolations that stand for whole nodes."""
+    if isinstance(node, str) and re.match(r"\$\{(?!hydra[.:])", node) and node.endswith("}"):
         raise ConfigError(f"{path}: an interpolation that builds config nodes is refused here")
     if isinstance(node, list):
         for i, value in enumerate(node):
-            _check_logging(value, f"{path}.{i}")
+            _check_built(value, f"{path}.{i}")
     if isinstance(node, dict):
         for key, value in node.items():
             if key == "()" or (key == "class" and value not in _LOGGING):
                 raise ConfigError(f"{path}.{key}: {value!r} is refused; a log handler can be {', '.join(_LOGGING)}")
-            _check_logging(value, f"{path}.{key}")
+            _check_built(value, f"{path}.{key}")
+
+
+def _cycle(error: RecursionError) -> str:
+    """The files whose defaults name each other in a ring, out of the frames of Hydra's walk over them."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    walk = [f.f_locals.get("path") for f in frames if f.f_code.co_name == "_create_defaults_tree_impl"]
+    ring = [path for path in walk if path and walk.count(path) > 1]
+    if not ring:
+        return "the config is nested too deeply"
+    names = " -> ".join([*dict.fromkeys(ring), ring[0]])
+    return f"{names}: these defaults name each other without end; take one of them out"
 
 
 def _refuse(message: str) -> NoReturn:

@@ -163,7 +163,17 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
                 hint = nearest(key, chosen, where) if chosen else ""
                 raise ConfigError(f"{where} has no _target_: no {name} of that name was chosen{hint}")
         _check_tree(value, name)
+    _check_weights(plain)
     return plain
+
+
+def _check_weights(plain: dict[str, Any]) -> None:
+    """Refuse weights of models that were not chosen: they would count for nothing, and say nothing."""
+    weights, models = (plain.get("fuse") or {}).get("weights"), list(plain.get("predict") or ())
+    for name in weights if isinstance(weights, dict) else ():
+        if name not in models:
+            where = f"fuse.weights.{name}"
+            raise ConfigError(f"{where}: no predictor of that name was chosen{nearest(str(name), models, where)}")
 
 
 def _check_device(device: Any) -> None:

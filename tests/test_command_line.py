@@ -98,6 +98,7 @@ WRONG = [  # arguments, code, words that must stand in the one line
     (["exp_name=../x"], 2, ["exp_name"]),
     (["dataset.image_path=a=b.png"], 2, ["dataset.image_path=a=b.png"]),
     (["dataset.image_path=${nothing}"], 2, ["dataset.image_path"]),
+    (["exp_name=${mode}", "mode=${exp_name}"], 2, ["mode", "Recursive interpolation"]),
     (["--config-name", "nothing"], 2, ["nothing"]),
     (["--nonsense"], 2, ["--nonsense"]),
     (["align._target_=os.system"], 2, ["align", "os.system"]),
@@ -160,6 +161,68 @@ def test_a_config_folder_cannot_run_code_through_hydra(run, tmp_path, text, word
     assert code == 2
     assert words in err
     assert not (tmp_path / "canary").exists()
+
+
+HOSTILE = {  # file: text; each would import or call `hostile` if Hydra went on
+    "primary.yaml": "hydra: {searchpath: ['pkg://hostile']}",
+    "by_reference.yaml": "hydra: {searchpath: ['${place}']}\nplace: structured://hostile",
+    "experiment/callback.yaml": "hydra: {callbacks: {x: {_target_: hostile.call}}}",
+    "experiment/reference.yaml": "hydra: {callbacks: '${data.x}'}\ndata: {x: {y: {_target_: hostile.call}}}",
+    "experiment/logged.yaml": "hydra: {hydra_logging: {version: 1, handlers: {x: {'()': hostile.call}}}}",
+    "experiment/job.yaml": "hydra: {job_logging: {version: 1, handlers: {x: {'()': hostile.call}}}}",
+    "experiment/trust.yaml": "hydra: {job: {env_set: {IMMERSIVEDEPTH_TRUST: hostile}}}\nalign: {_target_: hostile.X}",
+    "experiment/own.yaml": "defaults: [own]",
+    "experiment/fine.yaml": "seed: 1",
+    "experiment/sown.yaml": "hydra: {searchpath: ['pkg://hostile']}",
+    "round.yaml": "defaults: [config, round_again]",
+    "round_again.yaml": "defaults: [round]",
+}
+ATTACKS = [  # the command line, with . for the folder of these files, and what must be named
+    ("--config-path . --config-name primary", "pkg://hostile is refused"),
+    ("--help --config-path . --config-name primary", "pkg://hostile is refused"),
+    ("--config-path . --config-name primary --shell-completion query=bash", "pkg://hostile is refused"),
+    ("--config-path . --config-name by_reference", "structured://hostile is refused"),
+    ("-m --config-dir . --config-name primary", "pkg://hostile is refused"),
+    ("--config-dir . experiment=sown", "searchpath is only supported from the primary config"),
+    ("--config-dir x','pkg://hostile", "--config-dir x','pkg://hostile"),
+    ("--help --config-path pkg://hostile", "--config-path pkg://hostile"),
+    ("--help hydra.searchpath=[pkg://hostile]", "pkg://hostile is refused"),
+    ("--hydra-help hydra.searchpath=[pkg://hostile]", "pkg://hostile is refused"),
+    ("--info all hydra.searchpath=[structured://hostile]", "structured://hostile is refused"),
+    ("-m --config-dir . experiment=callback", "hydra.callbacks.x"),
+    ("-m --config-dir . experiment=reference", "hydra.callbacks: an interpolation"),
+    ("--help --config-dir . experiment=logged", "handlers.x.()"),
+    ("-m --config-dir . experiment=fine,job seed=1,2", "handlers.x.()"),
+    ("-m --config-dir . experiment=trust", "hydra.job.env_set"),
+    ("--help --experimental-rerun x.pickle", "--experimental-rerun"),
+    ("--config-dir . experiment=own", "experiment/own -> experiment/own"),
+    ("--config-dir . --config-name round", "round -> round_again -> round"),
+    ("-m --config-dir . experiment=own", "experiment/own"),
+]
+
+
+@pytest.mark.parametrize(("given", "words"), ATTACKS, ids=lambda v: v.replace("/", "_"))
+def test_hydra_neither_imports_nor_calls_what_a_config_names(run, tmp_path, monkeypatch, given, words):
+    for name, text in HOSTILE.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"# @package _global_\n{text}\n")
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "hostile.py").write_text("def call(*_, **__): ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "code"))
+    code, _, err = run(*[str(tmp_path) if word == "." else word for word in given.split()])
+    imported = sys.modules.pop("hostile", None)
+    assert code == 2, err
+    assert words in err
+    assert err.count("\n") == 1
+    assert not imported
+    assert not (tmp_path / "out").exists()
+
+
+def test_completion_imports_no_search_path(run, monkeypatch):
+    monkeypatch.setenv("COMP_LINE", "immersivedepth hydra.searchpath=[pkg://hostile] ali")
+    code, _, err = run("--shell-completion", "query=bash", base=None)
+    assert code == 2
+    assert "hydra.searchpath" in err
 
 
 def test_debug_shows_the_traceback(run):

@@ -3,10 +3,12 @@
 import contextlib
 import copy
 import dataclasses
+import functools
 import inspect
 import io
 import itertools
 import math
+import operator
 import os
 import re
 import shutil
@@ -134,11 +136,18 @@ def test_every_key_mistyped_by_one_letter(conf, no_models, size, record):
         ("hydra/job_loggng=none", "hydra/job_loggng is not a key; did you mean hydra/job_logging?"),
         ("+predict.bundled_dva2.batch_size=1", "did you mean predict.bundled_dav2?"),
         ("+trainer.optimiser.ar=1", "trainer.optimiser.ar is not a key; did you mean trainer.optimiser.lr?"),
+        (
+            "+fuse.weights.bundled_dva2=2",
+            "fuse.weights.bundled_dva2: no predictor of that name was chosen; did you mean",
+        ),
+        ("+fuse.weights.bundled_dva2=2", "did you mean fuse.weights.bundled_dav2?"),
+        ("+fuse.weights.oracle=1", "it can be fuse.weights.bundled_dav2, fuse.weights.bundled_midas"),
+        ("+fuse.weights.bundled_dav2=-1", "expected a number at least 0"),
         ("+dataset.lists.vla=x", "dataset.lists.vla is not a key; did you mean dataset.lists.val?"),
     ],
 )
 def test_names_whose_likeness_is_not_plain(given, line, no_models):
-    code, told = answer("system=stereo_3d60", given)
+    code, told = answer("system=stereo_3d60", "fuse=weighted_sum", given)
     assert code == 2
     assert line in told
 
@@ -169,52 +178,84 @@ def admits(hint, value) -> bool:
     return hint in (int, float)
 
 
+PLAIN = {"parts": {"one": {"root": "x"}}}  # of the tables of records that no YAML fills
+
+
+def records(node, hints):
+    """The node itself, and every record in it that stands without a `_target_`: where, and of which class."""
+    yield (), config._locate(node["_target_"], "")
+    for key, hint in hints.items():
+        for place, _, found in config._records(node.get(key), hint, key):
+            yield tuple(place.split(".")), found
+
+
 def test_six_bad_values_of_every_field(no_models, size, record):
     options = sorted((p.parent.name, p.stem) for p in config.CONF.glob("*/*.yaml") if p.parent.name != "experiment")
     seen, tried, slowest, wrong = set(), 0, 0.0, []
     for group, option in options[:: size(40, 1)]:
         plain = config.resolve(preflight([chosen(group, option)]))
         for path, node in nodes(plain):
-            found = config._locate(node["_target_"], "")
-            if found in seen:
-                continue
-            seen.add(found)
-            hints = config._hints(found)
-            later = ("params", "optimizer") if node.get("_partial_") else ()  # given by the program
-            names = [name for name in inspect.signature(found).parameters if name not in later]
-            for name, (kind, value) in itertools.product(names, BAD.items()):
-                bad = copy.deepcopy(node) | {name: value}
-                begun = time.process_time()
-                try:
-                    config.build(OmegaConf.create(bad), ".".join(path))
-                    line = ""
-                except ConfigError as error:
-                    line = str(error)
-                slowest = max(slowest, time.process_time() - begun)
-                tried += 1
-                fine = kind in ("negative", "zero") and admits(hints.get(name), value)
-                unbounded = fine and kind == "negative" and name not in SIGNED
-                if unbounded or (not line and not fine and name not in ANY) or (line and name not in line):
-                    wrong.append((".".join(path), name, kind, line))
+            hints = config._hints(config._locate(node["_target_"], ""))
+            node |= {key: value for key, value in PLAIN.items() if key in hints}
+            for place, found in records(node, hints):
+                if (found, bool(place)) in seen:
+                    continue
+                seen.add((found, bool(place)))
+                hints = config._hints(found)
+                later = ("params", "optimizer") if node.get("_partial_") else ()  # given by the program
+                names = [name for name in inspect.signature(found).parameters if name not in later]
+                for name, (kind, value) in itertools.product(names, BAD.items()):
+                    bad = copy.deepcopy(node)
+                    functools.reduce(operator.getitem, place, bad)[name] = value
+                    begun = time.process_time()
+                    try:
+                        config.build(OmegaConf.create(bad), ".".join(path))
+                        line = ""
+                    except ConfigError as error:
+                        line = str(error)
+                    slowest = max(slowest, time.process_time() - begun)
+                    tried += 1
+                    fine = kind in ("negative", "zero") and admits(hints.get(name), value)
+                    unbounded = fine and kind == "negative" and name not in SIGNED
+                    if unbounded or (not line and not fine and name not in ANY) or (line and name not in line):
+                        wrong.append((".".join((*path, *place)), name, kind, line))
     assert wrong == []
     assert slowest < SECONDS
-    record("bad values of fields", classes=len(seen), values=tried, slowest_seconds=round(slowest, 2))
+    plain = sum(inside for _, inside in seen)
+    record(
+        "bad values of fields", classes=len(seen), without_target=plain, values=tried, slowest_seconds=round(slowest, 2)
+    )
+
+
+@pytest.mark.parametrize("option", ["align=global_affine", "dataset=three_d60", "dataset=multitask", "predict=[unet]"])
+def test_six_bad_values_of_records_without_a_target(option, no_models):
+    group, name = option.replace("]", "").replace("[", "").split("=")
+    node = config.resolve(preflight([option]))[group]
+    node = node[name] if group in SEVERAL else node
+    hints = config._hints(config._locate(node["_target_"], ""))
+    node |= {key: value for key, value in PLAIN.items() if key in hints}
+    inside = [(place, found) for place, found in records(node, hints) if place]
+    assert inside
+    for place, found in inside:
+        for key, value in itertools.product(inspect.signature(found).parameters, BAD.values()):
+            bad = copy.deepcopy(node)
+            functools.reduce(operator.getitem, place, bad)[key] = value
+            if not (isinstance(value, int) and admits(config._hints(found)[key], value)):
+                with pytest.raises(ConfigError, match=rf"{'.'.join(place)}\.{key}"):
+                    config.build(OmegaConf.create(bad), group)
 
 
 def test_six_bad_values_of_the_root(no_models):
     plain = config.resolve(preflight([]))
-    fields = {**{f.name: () for f in dataclasses.fields(config.Run)}, **{"kind": ("device",), "threads": ("device",)}}
-    for name, path in fields.items():
-        for kind, value in BAD.items():
-            if (name, kind) in (("seed", "zero"),):
-                continue
-            bad = copy.deepcopy(plain)
-            inner = bad
-            for key in path:
-                inner = inner[key]
-            inner[name] = value
-            with pytest.raises(ConfigError, match=name):
-                config.resolve(OmegaConf.create(bad))
+    fields = [((), f.name) for f in dataclasses.fields(config.Run)]
+    fields += [(("device",), f.name) for f in dataclasses.fields(config.Device)]
+    for (path, name), (kind, value) in itertools.product(fields, BAD.items()):
+        if (name, kind) in (("seed", "zero"),):
+            continue
+        bad = copy.deepcopy(plain)
+        functools.reduce(operator.getitem, path, bad)[name] = value
+        with pytest.raises(ConfigError, match=".".join((*path, name))):
+            config.resolve(OmegaConf.create(bad))
 
 
 def test_torn_yaml(conf, no_models, size, record):
@@ -286,7 +327,21 @@ FILES = {
     "a log formatter": "hydra: {{hydra_logging: {{formatters: {{x: {{'()': {t}, command: 'touch {c}'}}}}}}}}",
     "a class of a handler": "hydra: {{job_logging: {{handlers: {{x: {{class: {t}}}}}}}}}",
 }
-WAYS = (*FILES, "an override", "an override in a sweep", "a search path", "the config of a checkpoint")
+FILES |= {
+    "an interpolation for callbacks": 'hydra: {{callbacks: "${{data.x}}"}}\ndata: {{x: {{y: %s}}}}',
+    "the environment of a job": "hydra: {{job: {{env_set: {{IMMERSIVEDEPTH_TRUST: {t}}}}}}}\nalign: %s",
+}
+HYDRAS = [way for way, text in FILES.items() if text.startswith("hydra")]
+ENDS = {
+    " in a sweep": ("-m", "evil"),
+    " among swept options": ("-m", "other,evil"),
+    " for the help": ("--help", "evil"),
+}
+SEARCHED = ("a search path", "the search path of the primary config", "a config folder with a quote", "a config path")
+WAYS = (
+    *FILES, *(way + end for way in HYDRAS for end in ENDS), *SEARCHED, *(way + " for the help" for way in SEARCHED),
+    "an override", "an override in a sweep", "the config of a checkpoint",
+)  # fmt: skip
 FORBIDDEN = (
     "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "subprocess.Popen", "pty.spawn", "shutil.rmtree",
     "os.remove", "os.rename", "os.rmdir", "os.truncate", "socket.connect", "socket.getaddrinfo", "urllib.Request",
@@ -299,15 +354,23 @@ HARMLESS = ("/dev/null", "multirun.yaml")  # Hydra notes what it is about to do;
 
 def hostile(way: str, target: str, folder: Path) -> list[str]:
     """The command line of an attack."""
-    canary = folder / "canary"
+    end = next((end for end in ENDS if way.endswith(end)), "")
+    (flag, option), way = ENDS.get(end, ("--run", "evil")), way.removesuffix(end)
     if way in FILES:
-        body = FILES[way].replace("%s", CALL).format(t=target, c=canary)
+        body = FILES[way].replace("%s", CALL).format(t=target, c=folder / "canary")
         (folder / "conf" / "experiment").mkdir(parents=True, exist_ok=True)
         (folder / "conf" / "experiment" / "evil.yaml").write_text(f"# @package _global_\n{body}\n")
-        return ["--config-dir", str(folder / "conf"), "experiment=evil"]
-    if way == "a search path":
-        return [f"hydra.searchpath=[pkg://{target}]"]
-    return [f"align._target_={target}", *(["-m"] if "sweep" in way else [])]
+        (folder / "conf" / "experiment" / "other.yaml").write_text("# @package _global_\nseed: 1\n")
+        return [flag, "--config-dir", str(folder / "conf"), f"experiment={option}"]
+    if way == "the search path of the primary config":
+        (folder / "evil.yaml").write_text(f"hydra: {{searchpath: ['pkg://{target}']}}\n")
+        return [flag, "--config-path", str(folder), "--config-name", "evil"]
+    searched = {
+        "a search path": [f"hydra.searchpath=[pkg://{target}]"],
+        "a config folder with a quote": ["--config-dir", f"x','pkg://{target}"],
+        "a config path": ["--config-path", f"pkg://{target}"],
+    }
+    return [flag, *searched.get(way, [f"align._target_={target}"])]
 
 
 def attacked(target: str, folder: Path) -> int:
@@ -406,6 +469,30 @@ def pairwise(options: list[list[str]], random: np.random.Generator) -> list[tupl
         missing -= meets(best)
         rows.append(tuple(best))
     return rows
+
+
+GROUPS = {  # beside the pipeline: what is trained and how, and what a radiance field is made of
+    "config": ("system", "optimiser", "scheduler"),
+    "nerf": ("scene", "inpaint", "pose_sampler"),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_every_two_options_beside_the_pipeline_compose_together(name, size, record):
+    groups = GROUPS[name]
+    options = [sorted(p.stem for p in (config.CONF / group).glob("*.yaml")) for group in groups]
+    rows = pairwise(options, np.random.default_rng(8))
+    picked = rows[:: size(len(rows) // 5, 1)]
+    for row in picked:
+        plain = config.resolve(preflight(["--config-name", name, *map(chosen, groups, row)]))
+        assemble(plain)
+        for group in groups:
+            config.build(plain.get(group), group)
+        trainer = config.build(plain["trainer"], "trainer")
+        optimiser = trainer.optimiser([torch.nn.Parameter(torch.zeros(2, 2))])
+        if trainer.scheduler:
+            trainer.scheduler(optimiser)
+    record(f"combinations of {', '.join(groups)}", composed=len(picked), every_pair=len(picked) == len(rows))
 
 
 def test_every_two_options_compose_together(size, record):

@@ -1,10 +1,11 @@
 """A weighted mean of the models."""
 
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import torch
 
-from ...checks import ConfigError
+from ...checks import ConfigError, Range
 from ...scene import Prediction
 from .matching import back, matched
 
@@ -13,7 +14,9 @@ from .matching import back, matched
 class WeightedSum:
     """Mean of disparity after every view of every model was matched to the heaviest model by a robust affine fit."""
 
-    weights: dict[str, float] = field(default_factory=dict)  # by model; one that is not named counts 1
+    weights: dict[str, Annotated[float, Range(0)]] = field(
+        default_factory=dict
+    )  # by model; one that is not named counts 1
 
     def __call__(self, predictions: dict[str, Prediction]) -> Prediction:
         """Sum over the models that know a pixel; the result is of the heaviest model's kind."""
