@@ -14,9 +14,8 @@ from .matching import back, matched
 class WeightedSum:
     """Mean of disparity after every view of every model was matched to the heaviest model by a robust affine fit."""
 
-    weights: dict[str, Annotated[float, Range(0)]] = field(
-        default_factory=dict
-    )  # by model; one that is not named counts 1
+    # By model; one that is not named counts 1.
+    weights: dict[str, Annotated[float, Range(0)]] = field(default_factory=dict)
 
     def __call__(self, predictions: dict[str, Prediction]) -> Prediction:
         """Sum over the models that know a pixel; the result is of the heaviest model's kind."""
