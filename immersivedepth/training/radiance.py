@@ -170,8 +170,6 @@ class Fit:
         self.saved = time.monotonic()
         while position.step_in_epoch < total:
             self._step(rays, optimiser, position.step_in_epoch / total, appearance)
-            position.step_in_epoch += 1
-            position.step += 1
             self.bar.update()
             broken.heed(position, _MOST_BROKEN, "lower field.rate", self.last)
             due = time.monotonic() - self.saved > 60 * self.settings.save_minutes
@@ -207,7 +205,9 @@ class Fit:
             if sound:
                 optimiser.step()
             broken.count(self.position, sound)
-        if (self.position.step + 1) % self.settings.log_every == 0:
+        self.position.step_in_epoch += 1
+        self.position.step += 1  # before it is noted: rows of later steps than a checkpoint's are dropped
+        if self.position.step % self.settings.log_every == 0:
             name = "lr_app" if appearance else "lr_geo"
             figures = {key: float(value.detach()) for key, value in losses.items()}
             self.records.note("train", self.position, figures | {name: rate}, whole_epoch=False)

@@ -20,6 +20,7 @@ from immersivedepth.render.paths import CirclePoseSampler
 from immersivedepth.render.protocol import Pose
 from immersivedepth.training import checkpoints, radiance
 from immersivedepth.training.radiance import Fit, Radiance
+from immersivedepth.training.records import Records
 
 LOSSES = ("depth_loss", "dist_loss", "color_loss")
 TINY = Radiance(
@@ -88,6 +89,25 @@ def test_what_a_run_leaves(uninterrupted):
     farthest = float(known.distance[known.distance.isfinite()].amax())
     assert float(anchor.position.norm()) < farthest
     assert float(anchor.distance[anchor.mask].amax()) <= 2 * farthest
+
+
+@pytest.mark.parametrize("row", [0, 3, 4, 5, 8])
+def test_a_run_killed_right_after_a_row_notes_it_once(fit, uninterrupted, row, monkeypatch):
+    real = Records.note
+
+    def note(self, *given, **more):
+        real(self, *given, **more)
+        if len(self.rows) == row + 1:
+            raise MemoryError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Records, "note", note)
+        with pytest.raises(MemoryError):
+            fit()(False)
+    again = fit()
+    again(True)
+    assert (again.folder / "metrics.jsonl").read_text() == (uninterrupted.folder / "metrics.jsonl").read_text()
+    assert same(content(uninterrupted), content(again))
 
 
 @pytest.mark.parametrize(("share", "some"), [(0.5, False), (1.0, True)])
@@ -181,7 +201,7 @@ def test_a_request_to_stop_saves_first(fit, monkeypatch):
 
     def step(self, *given):
         real(self, *given)
-        if self.position.step == 1:
+        if self.position.step == 2:
             self.interrupts.code = 143
 
     monkeypatch.setattr(Fit, "_step", step)
