@@ -55,7 +55,8 @@ def test_training_gives_the_three_maps_of_the_original():
         maps = net(left, right)
     for number, found in enumerate(maps, start=1):
         case = f"train_256x256_d48_b2_pred{number}"
-        golden.check(case, found, 2 * MAX_ERROR, 2 * RMS_ERROR)
+        # Statistics of the batch in every layer: a processor without AVX-512 was 6.7e-5 away, 1.4e-5 in rms.
+        golden.check(case, found, 4 * MAX_ERROR, 4 * RMS_ERROR)
     mean = net.feature_extraction.firstconv[0][1].running_mean
     wanted = golden.arrays["train_running_mean_after_one_pass/feature_extraction.firstconv.0.1"]
     assert (mean - torch.from_numpy(wanted)).abs().max() < 1e-6
