@@ -151,7 +151,8 @@ def test_twenty_visitors_each_get_their_own(weights, worker, app, tmp_path):
     with Demo.of(compose("config", [*lines, "device.kind=cpu"])) as page:
 
         def visit(seed):
-            client = Client(page.address, verbose=False, download_files=str(tmp_path / f"got{seed}"))
+            got, patience = str(tmp_path / f"got{seed}"), {"timeout": 120}  # twenty upload at once, maybe slowly
+            client = Client(page.address, verbose=False, download_files=got, httpx_kwargs=patience)
             path = picture(tmp_path / f"picture{seed}.png", seed)
             _, _, files = client.predict(handle_file(str(path)), "unet", 60, "turbo", api_name="/perspective")
             return {Path(file).name: Path(file) for file in files}

@@ -62,6 +62,21 @@ def same(a, b):
     return a == b
 
 
+def kill(fit, at, monkeypatch):
+    """Train until that step is about to begin."""
+    real = Fit._step
+
+    def step(self, *given):
+        if self.position.step == at:
+            raise MemoryError("killed")
+        real(self, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Fit, "_step", step)
+        with pytest.raises(MemoryError):
+            fit(False)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(source, tmp_path_factory):
     made = Fit(TINY, Voxel(32), NavierStokes(), source, tmp_path_factory.mktemp("whole"), 0, {})
@@ -135,18 +150,7 @@ class Dice:
 def test_an_inpainter_that_draws_is_continued_to_the_same_bits(fit, monkeypatch):
     whole, again = fit("whole", inpaint=Dice()), fit("cut", inpaint=Dice())
     whole(False)
-    real = Fit._step
-
-    def step(self, *given):
-        if self.position.step == 4:
-            torch.rand(3)
-            raise MemoryError("killed")
-        real(self, *given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Fit, "_step", step)
-        with pytest.raises(MemoryError):
-            again(False)
+    kill(again, 4, monkeypatch)
     torch.rand(7)
     again = fit("cut", inpaint=Dice())
     again(True)
@@ -156,17 +160,7 @@ def test_an_inpainter_that_draws_is_continued_to_the_same_bits(fit, monkeypatch)
 @pytest.mark.parametrize("steps", [1, 3, 4, 6, 8, 9, 11])
 def test_a_killed_run_ends_the_same(fit, uninterrupted, steps, monkeypatch):
     killed = fit()
-    real = Fit._step
-
-    def step(self, *given):
-        if self.position.step == steps:
-            raise MemoryError("killed")
-        real(self, *given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Fit, "_step", step)
-        with pytest.raises(MemoryError):
-            killed(False)
+    kill(killed, steps, monkeypatch)
     again = fit()
     again(True)
     assert same(content(uninterrupted), content(again))
@@ -179,17 +173,7 @@ def test_a_killed_run_ends_the_same(fit, uninterrupted, steps, monkeypatch):
 def test_other_scenes_end_the_same_too(fit, scene, monkeypatch):
     whole, killed, again = (replace(fit(name), scene=scene) for name in ("whole", "killed", "killed"))
     whole(False)
-    real = Fit._step
-
-    def step(self, *given):
-        if self.position.step == 11:
-            raise MemoryError("killed")
-        real(self, *given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Fit, "_step", step)
-        with pytest.raises(MemoryError):
-            killed(False)
+    kill(killed, 11, monkeypatch)
     again(True)
     assert same(content(whole), content(again))
     assert content(again)["training"]["position"].step == 12
