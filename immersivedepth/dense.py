@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from . import hardware
 from .batch import depth
 from .checks import ConfigError, InputError
 from .config import build, run_of
@@ -27,7 +28,6 @@ from .render.splats import SplatScene
 from .render.video import write_video
 from .runs import RunFolder
 from .scene import Geometry, Panorama, unit_image
-from .stages.predict.running import Running
 from .visual.colours import Scale, colour_distance, distance_scale
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ def load_geometry(place: Path) -> Geometry:
 
 def device_of(config: dict[str, Any]) -> torch.device:
     """Where fields are computed, and meshes and splats drawn."""
-    return Running(kind=run_of(config).device.kind).device()
+    return hardware.device(run_of(config).device.kind)
 
 
 def scene_of(
