@@ -16,8 +16,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from immersivedepth.config import compose
 from immersivedepth.data.synthetic import World, make_world
 from immersivedepth.data.synthetic.render import Maps, erp_maps
+from immersivedepth.field import looking
 from immersivedepth.geometry import sphere
 from immersivedepth.render.field.hash import Hash
 from immersivedepth.render.field.inpaint import NavierStokes, Nothing
@@ -31,6 +33,7 @@ from immersivedepth.render.splats import SplatScene
 from immersivedepth.training.radiance import Fit, Radiance
 
 RATIOS = (0.1, 0.2, 0.4)
+Look = Callable[[Tensor], Tensor] | None
 RAYS = 4096  # of a training step, as in conf/field
 # A scene of a panorama's image and distance; others may be added under a name of their own.
 SCENES: dict[str, Callable[[Tensor, Tensor], Scene]] = {
@@ -41,7 +44,9 @@ SCENES: dict[str, Callable[[Tensor, Tensor], Scene]] = {
 }
 
 
-def field(image: Tensor, distance: Tensor, scene: Voxel | Splat | Hash, steps: int = 0, views: int = 0) -> Scene:
+def field(
+    image: Tensor, distance: Tensor, scene: Voxel | Splat | Hash, steps: int = 0, views: int = 0, look: Look = None
+) -> Scene:
     """A field after so many steps of each phase; 0 is how it begins."""
     known = Known.of(torch.zeros(3), image, distance, torch.ones_like(distance, dtype=torch.bool))
     if not steps:
@@ -57,7 +62,7 @@ def field(image: Tensor, distance: Tensor, scene: Voxel | Splat | Hash, steps: i
     )
     with tempfile.TemporaryDirectory() as place:
         inpaint = NavierStokes() if views else Nothing()
-        return Fit(settings, scene, inpaint, known, Path(place), 0, {})(False)
+        return Fit(settings, scene, inpaint, known, Path(place), 0, {}, look)(False)
 
 
 def trained(steps: int, views: int) -> dict[str, Callable[[Tensor, Tensor], Scene]]:
@@ -69,6 +74,10 @@ def trained(steps: int, views: int) -> dict[str, Callable[[Tensor, Tensor], Scen
     if steps and views:
         out[f"field, {steps} steps, {views} views"] = lambda image, distance: field(
             image, distance, Voxel(image.shape[-2]), steps, views
+        )
+        look = looking(compose("config", ["predict=[bundled_dav2,bundled_midas]"]))
+        out[f"field, {steps} steps, {views} views, predicted"] = lambda image, distance: field(
+            image, distance, Voxel(image.shape[-2]), steps, views, look
         )
     return out
 

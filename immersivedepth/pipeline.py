@@ -40,13 +40,17 @@ class Pipeline:
                 predict.load()
 
     def __call__(self, panorama: Panorama) -> Geometry:
+        return self.finish(self.estimate(panorama), panorama)
+
+    def estimate(self, panorama: Panorama) -> Geometry:
+        """As far as the blend: what the views say together, neither refined nor masked."""
         seen = panorama  # only the networks see the enhanced picture; refinement and files use the original
         for enhance in self.enhance.values():
             seen = enhance(seen)
         views = self.project(seen)
         predictions, lost = sound({name: predict(views) for name, predict in self.predict.items()})
         aligned = tell(self.align(self.fuse(predictions)), lost)
-        return self.finish(replace(self.blend(aligned, panorama.size), aligned=aligned), panorama)
+        return replace(self.blend(aligned, panorama.size), aligned=aligned)
 
     @property
     def finish(self) -> Finish:

@@ -20,6 +20,7 @@ from immersivedepth.checks import ConfigError
 from immersivedepth.data import images
 from immersivedepth.field import fields, train_field
 from immersivedepth.geometry import sphere
+from immersivedepth.pipeline import Pipeline
 from immersivedepth.render.protocol import Scene
 from immersivedepth.runs import RunFolder
 from immersivedepth.scene import unit_image
@@ -111,6 +112,19 @@ def test_an_inpainter_of_ones_own(trained, tmp_path, monkeypatch):
     monkeypatch.setenv("IMMERSIVEDEPTH_TRUST", "my_inpainter.")
     _, (folder, _) = trained("inpaint._target_=my_inpainter.White", "field.anchors.n_anchors_per_ratio=1")
     assert len(list(folder.path.glob("*/inpaint_vis/*/completed.png"))) == 3
+
+
+def test_completed_parts_are_measured_by_the_networks_of_the_run(trained, monkeypatch):
+    looks = []
+    real = Pipeline.estimate
+    monkeypatch.setattr(Pipeline, "estimate", lambda self, panorama: looks.append(panorama) or real(self, panorama))
+    more = ("inpaint=telea", "field.anchors.n_anchors_per_ratio=1", "predict=[bundled_midas]")
+    _, (folder, _) = trained("field.new_distances=predicted", *more)
+    assert [look.size for look in looks] == [(32, 64)] * 4  # the panorama, then the views of three rings
+    (last,) = folder.path.glob("*/checkpoints/last.ckpt")
+    assert '"predict"' in checkpoints.load(last)["training"]["facts"]  # other networks cannot go on with it
+    with pytest.raises(ConfigError, match="other settings"):
+        trained("field.new_distances=predicted", *more, "predict=[bundled_dav2]", "is_continue=true")
 
 
 @pytest.mark.slow

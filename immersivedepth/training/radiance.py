@@ -10,9 +10,10 @@ import json
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from ..geometry import sphere
 from ..render.field.base import Field, SceneSettings, Taught
 from ..render.field.inpaint import Inpaint
 from ..render.field.pool import Known, Pool, Rays
+from ..render.holes import widen
 from ..render.layers import relax
 from ..render.paths import CirclePoseSampler
 from ..render.protocol import Camera, Pose
@@ -67,6 +69,7 @@ class Radiance:
     least_distance: Annotated[float, Range(0)] = 0.1  # of new points to their view, of the panorama's median distance
     log_every: Annotated[int, Range(1)] = 10  # steps
     save_minutes: Annotated[float, Range(0)] = 2.0
+    new_distances: Literal["harmonic", "predicted"] = "harmonic"  # of completed parts; predicted: by the run's networks
 
     def steps(self, phase: int) -> int:
         """Steps of a phase; even ones are of geometry, the first two of the panorama alone."""
@@ -92,6 +95,7 @@ class Fit:
     folder: Path
     seed: int
     facts: dict[str, Any]  # the config's nodes: a checkpoint is continued under the same ones only
+    look: Callable[[Tensor], Tensor] | None = None  # distances of a picture, up to scale; None: completed ones are flat
     position: Position = field(default_factory=Position)
     resting: Any = None  # the optimiser of a phase that was stopped
 
@@ -279,10 +283,8 @@ class Fit:
         torch.manual_seed(_seed(self.seed, 3, number))  # an inpainter of one's own may draw
         image = self.inpaint(frame.image.clamp(0, 1), unseen)
         assert image is not None
-        nearness = torch.where(known, 1 / frame.distance.clamp_min(1e-9), 0.0)
-        fixed = visible & known
-        distance = 1 / relax(nearness, unseen, fixed).clamp_min(1e-9)
-        distance = torch.where(unseen, distance, frame.distance)
+        guess = torch.ones_like(frame.distance) if self.look is None else self.look(image)
+        distance = continued(guess, frame.distance, unseen, visible & known)
         points = place + rays * torch.where(distance.isfinite(), distance, 0.0)[0][..., None]
         good = unseen[0] & distance[0].isfinite()
         for view in self.pool.views:  # nothing new may stand before what is known
@@ -299,6 +301,21 @@ class Fit:
         images.write_png(home / "completed.png", after.clamp(0, 1).cpu())
         images.write_png(home / "unseen.png", unseen.cpu())
         images.write_png(home / "registered.png", good[None].cpu())
+
+
+def continued(guess: Tensor, distance: Tensor, unseen: Tensor, fixed: Tensor) -> Tensor:  # [1, H, W] each
+    """Distances whose unseen part has the shape of a guess, and the scale of the fixed ones around it.
+
+    What goes on harmonically is the guess in units of the distance: of a constant guess that is the nearness itself,
+    which keeps walls straight; a guess of the right shape is off by one factor, which stays the same all over the part.
+    """
+    sound = guess.isfinite() & (guess > 0)
+    usable = sound & distance.isfinite() & (distance > 0)
+    tied = fixed & usable
+    ratio = torch.where(tied, guess / distance.clamp_min(1e-9), 0.0)
+    total, weight = widen(torch.cat([ratio, tied.to(ratio)]), turn=True)[:, None]  # a beginning for what is far inside
+    ratio = relax(torch.where(tied, ratio, total / weight.clamp_min(1e-9)), unseen, tied)
+    return torch.where(unseen, torch.where(sound, guess, torch.inf) / ratio.clamp_min(1e-9), distance)
 
 
 def revived(scene: SceneSettings, content: dict[str, Any], device: torch.device) -> tuple[Field, Pool]:

@@ -78,6 +78,7 @@ RUNS: dict[str, tuple[tuple[str, int, int] | None, tuple[str, ...]]] = {
          "field.save_minutes=0.0"),
     ),
 }  # fmt: skip
+PATIENCE = 1800.0  # seconds for a whole run of the largest, on a slow machine
 QUICK = {"toy": 5, "toy_with_workers": 1, "foreground_modest": 1}
 
 Start = Callable[[Path, Path], BaseProcess]  # (folder of runs, folder of what is said) -> a child at work
@@ -112,7 +113,7 @@ def unbroken(start: Start, home: Path) -> float:
     """Run to the end once; how many seconds it took."""
     children.ended(children.start(time.sleep, 0))  # the first of all children waits for the imports
     begun = time.monotonic()
-    assert children.ended(start(home / "whole", home / "said")) == 0, children.errors(home / "said")
+    assert children.ended(start(home / "whole", home / "said"), PATIENCE) == 0, children.errors(home / "said")
     return time.monotonic() - begun
 
 
@@ -141,7 +142,7 @@ def survived(
             if seen["kills"] < kills:
                 process.join(wait())
             else:
-                children.ended(process)
+                children.ended(process, PATIENCE)
             if process.exitcode is not None:
                 break
             if grace:

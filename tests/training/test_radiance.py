@@ -19,7 +19,7 @@ from immersivedepth.render.field.voxel import Voxel
 from immersivedepth.render.paths import CirclePoseSampler
 from immersivedepth.render.protocol import Pose
 from immersivedepth.training import checkpoints, radiance
-from immersivedepth.training.radiance import Fit, Radiance
+from immersivedepth.training.radiance import Fit, Radiance, continued
 from immersivedepth.training.records import Records
 
 LOSSES = ("depth_loss", "dist_loss", "color_loss")
@@ -104,6 +104,56 @@ def test_what_a_run_leaves(uninterrupted):
     farthest = float(known.distance[known.distance.isfinite()].amax())
     assert float(anchor.position.norm()) < farthest
     assert float(anchor.distance[anchor.mask].amax()) <= 2 * farthest
+
+
+@pytest.fixture(scope="module")
+def half_known(source):
+    """A true distance, the part of it that nobody saw (a third of the columns, all rows), and the rest."""
+    unseen = torch.zeros_like(source.distance, dtype=torch.bool)
+    unseen[..., 20:40] = True
+    return source.distance, unseen, ~unseen & source.distance.isfinite()
+
+
+def test_a_guess_of_the_right_shape_is_put_to_scale(half_known):
+    true, unseen, fixed = half_known
+    spoiled = torch.where(unseen, 1.0, true)
+    found = continued(0.3 * true, spoiled, unseen, fixed)
+    solid = true.isfinite()
+    assert torch.allclose(found[solid], true[solid], rtol=1e-3)
+    assert found[~solid & unseen].isinf().all()
+    without = continued(torch.ones_like(true), spoiled, unseen, fixed)
+    assert (without / true - 1)[unseen & solid].abs().max() > 0.05  # which a harmonic one does not find
+    assert torch.equal(without[~unseen], true[~unseen])
+
+
+def test_what_a_guess_does_not_know_is_not_taught(half_known):
+    true, unseen, fixed = half_known
+    guess = true.clone()
+    guess[:, :4], guess[:, 4:6], guess[:, 6:8] = torch.inf, 0.0, torch.nan
+    found = continued(guess, torch.where(unseen, 1.0, true), unseen, fixed)
+    assert found[:, :8][unseen[:, :8]].isinf().all()  # a ray without a distance does not teach
+    below = (unseen & true.isfinite())[:, 8:]
+    assert torch.allclose(found[:, 8:][below], true[:, 8:][below], rtol=1e-3)
+
+
+def test_completed_parts_get_the_distances_of_a_look(fit, source):
+    seen = []
+
+    def look(image):
+        seen.append(image)
+        return torch.full_like(image[:1], 7.0)
+
+    made, flat = fit("looked"), fit("flat")
+    made.look = look
+    made(False)
+    flat(False)
+    assert len(seen) == 1  # a constant guess of any size is the same as none
+    assert same(made.pool.views[1].mask, flat.pool.views[1].mask)
+    assert torch.allclose(made.pool.views[1].distance, flat.pool.views[1].distance, rtol=1e-4)
+    made = fit("sky")
+    made.look = lambda image: torch.full_like(image[:1], torch.inf)
+    made(False)
+    assert not made.pool.views[1].mask.any()
 
 
 @pytest.mark.parametrize("row", [0, 3, 4, 5, 8])
@@ -225,7 +275,7 @@ OTHERS = {
 
 
 def test_every_key_is_tried():
-    assert OTHERS.keys() | {"save_minutes"} == {f.name for f in fields(Radiance)}
+    assert OTHERS.keys() | {"save_minutes", "new_distances"} == {f.name for f in fields(Radiance)}
 
 
 @pytest.mark.parametrize("key", OTHERS)
