@@ -722,6 +722,30 @@ def test_exr_of_other_kinds(tmp_path):
 # --- Damage
 
 
+@pytest.mark.parametrize(("film", "frame_too"), [(False, False), (True, False), (True, True)])
+def test_a_webp_canvas_of_another_size_than_its_pixels_is_refused(tmp_path, film, frame_too):
+    """The decoder believes the canvas, takes memory for it, and gives back pixels that no byte stands for."""
+    picture = Image.fromarray(eight(smooth()))
+    more = {"save_all": True, "append_images": [picture.rotate(180)]} if film else {"exif": Image.Exif()}
+    picture.save(tmp_path / "a.webp", lossless=True, **({"icc_profile": b"odd"} | more))
+    data = bytearray((tmp_path / "a.webp").read_bytes())
+    assert data[12:16] == b"VP8X"
+    assert images.read_image(tmp_path / "a.webp").image.shape[-2:] == picture.size[::-1]
+    wide = (11999).to_bytes(3, "little") + (5999).to_bytes(3, "little")
+    for at in (24, data.index(b"ANMF") + 14) if frame_too else (24,):
+        data[at : at + 6] = wide
+    (tmp_path / "b.webp").write_bytes(data)
+    assert "its canvas is 12000x6000, its pixels are not" in refused(tmp_path / "b.webp")
+
+
+def test_a_webp_without_pixels_is_refused(tmp_path):
+    head = b"VP8X" + (10).to_bytes(4, "little") + bytes(4) + (63).to_bytes(3, "little") + (31).to_bytes(3, "little")
+    empty = b"JUNK" + (10).to_bytes(4, "little") + bytes(10)
+    for body in (head, head + empty, head + 40 * empty):
+        (tmp_path / "a.webp").write_bytes(b"RIFF" + (4 + len(body)).to_bytes(4, "little") + b"WEBP" + body)
+        assert "it has no pixels" in refused(tmp_path / "a.webp")
+
+
 def samples(folder):
     """One good file of every format, a few kilobytes each."""
     colour, light = eight(smooth()), (smooth() * 5).astype(np.float32)

@@ -126,9 +126,7 @@ def test_damaged_pictures(whole, good, tmp_path, size, record):
 def test_headers_that_lie(whole, tmp_path, size, record):
     """Above the limit the header alone decides; below it a few bytes must not take what their header claims."""
     sizes = [(65000, 32500), (12000, 6000), *([(16384, 8192)] if size(0, 1) else [])]
-    # The large canvas of a film is lawful and takes the decoder most of the two seconds: at full size only.
-    slow = {"film.webp"} if not size(0, 1) else set()
-    cases = [(name, sides) for sides in sizes for name in whole if sides[0] > 16384 or name not in slow]
+    cases = [(name, sides) for sides in sizes for name in whole]
 
     def work(case):
         name, sides = case

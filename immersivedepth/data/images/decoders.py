@@ -27,6 +27,8 @@ _LARGEST_XMP = 2**24  # bytes
 # Every marker but those between the bits of a scan: an escaped 0xFF, and the restarts 0xD0 to 0xD7.
 _JPEG_MARKER = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]", re.DOTALL)
 _MORE_BITS = b"".join(b"\x55\xa9" * 32 + bytes((0xFF, 0xD0 + k)) for k in range(8))  # for a scan with any restarts
+_WEBP_CHUNKS = 16  # of which one holds the pixels
+_WEBP_FRAME = 16  # bytes that describe a frame of a film; then chunks follow as in a picture
 _BAND = 256  # rows copied at once, so that a large picture is never held in several forms
 
 
@@ -163,25 +165,45 @@ def _jpeg_end(source: Source, data: bytes) -> tuple[int, bool]:
 def _decode_webp(source: Source) -> Decoded:
     from PIL import WebPImagePlugin
 
-    source.handle.seek(12)
-    head = source.handle.read(18)
-    kind, body = head[:4], head[8:]
-    if len(head) < 18 or kind not in (b"VP8X", b"VP8L", b"VP8 "):
-        raise source.damaged("its header is not one of WebP")
-    if kind == b"VP8X":
-        size = 1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little")
-    elif kind == b"VP8L":
-        packed = int.from_bytes(body[1:5], "little")
-        size = 1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)
-    else:
-        size = int.from_bytes(body[6:8], "little") & 0x3FFF, int.from_bytes(body[8:10], "little") & 0x3FFF
-    source.check_size(*size)  # by hand, since opening it takes memory for the whole canvas
+    # By hand, since opening it takes memory for the whole canvas, and believes what a canvas says of its pixels.
+    (canvas, size), *pixels = _webp_sizes(source)
+    source.check_size(*size)
+    if canvas == b"VP8X" and (not pixels or pixels[0][1] != size):
+        claimed = "x".join(map(str, size))
+        raise source.damaged(f"its canvas is {claimed}, its pixels are not" if pixels else "it has no pixels")
     source.handle.seek(0)
     with WebPImagePlugin.WebPImageFile(source.handle) as picture:
         decoded = _decode_pillow(picture)
         if getattr(picture, "is_animated", False):
             decoded.notes.append("animated: only the first frame is used")
         return decoded
+
+
+def _webp_sizes(source: Source) -> list[tuple[bytes, tuple[int, int]]]:
+    """Width and height by the first chunk of a WebP, and where that is only a canvas, by the first chunk of pixels."""
+    found: list[tuple[bytes, tuple[int, int]]] = []
+    at = 12
+    for _ in range(_WEBP_CHUNKS):
+        source.handle.seek(at)
+        head = source.handle.read(18)
+        kind, body = head[:4], head[8:]
+        if len(head) < 18:
+            break
+        if kind == b"VP8X":
+            found.append((kind, (1 + int.from_bytes(body[4:7], "little"), 1 + int.from_bytes(body[7:10], "little"))))
+        elif kind == b"VP8L":
+            packed = int.from_bytes(body[1:5], "little")
+            return [*found, (kind, (1 + (packed & 0x3FFF), 1 + (packed >> 14 & 0x3FFF)))]
+        elif kind == b"VP8 ":
+            width, height = (int.from_bytes(body[k : k + 2], "little") & 0x3FFF for k in (6, 8))
+            return [*found, (kind, (width, height))]
+        elif not found:
+            break
+        length = _WEBP_FRAME if kind == b"ANMF" else int.from_bytes(head[4:8], "little")
+        at += 8 + length + length % 2
+    if not found:
+        raise source.damaged("its header is not one of WebP")
+    return found
 
 
 def _decode_heic(source: Source) -> Decoded:
