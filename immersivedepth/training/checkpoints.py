@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..checks import WeightsError
 from ..files import atomic
+from ..memory import of_worker
 from ..weights import read_checkpoint
 
 FOLDER, LAST, BEST = "checkpoints", "last.ckpt", "best.ckpt"
@@ -47,6 +48,8 @@ def save(path: Path, state_dict: dict[str, Tensor], position: Position, **traini
         try:
             torch.save(content, handle)
         except RuntimeError as error:  # how torch reports a full disk
+            if of_worker(error):  # a process that reads samples died meanwhile
+                raise
             raise OSError(" ".join(str(error).split())[:200]) from error
     return path
 

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from immersivedepth.checks import ConfigError, InputError, WeightsError
+from immersivedepth.checks import ConfigError, InputError, ResourceError, WeightsError
 from immersivedepth.data import images
 from immersivedepth.training import Trainer, checkpoints
 from immersivedepth.training.broken import Diverged
@@ -328,6 +328,30 @@ def test_positions_survive_a_file(tmp_path):
     position = Position(3, 1, 10, 0.5, 2, 1, {"loss": (1.5, 8.0)})
     checkpoints.save(tmp_path / "a.ckpt", {"w": torch.ones(1)}, position)
     assert checkpoints.load(tmp_path / "a.ckpt")["training"]["position"] == position
+
+
+@pytest.mark.parametrize(
+    ("where", "write"),
+    [
+        ("torch.save", lambda path: checkpoints.save(path, {"w": torch.ones(1)}, Position())),
+        ("OpenEXR.File", lambda path: images.write_exr(path.with_suffix(".exr"), torch.ones(1, 2, 4))),
+    ],
+)
+@pytest.mark.parametrize("worker", [True, False])
+def test_a_reader_that_dies_while_a_file_is_written_is_not_taken_for_a_full_disk(
+    tmp_path, monkeypatch, where, write, worker
+):
+    """A signal tells of it, wherever the loop happens to be."""
+
+    def interrupted(*_):
+        raise RuntimeError(
+            "DataLoader worker (pid 7) is killed by signal: Killed." if worker else "unexpected pos 64 vs 0"
+        )
+
+    monkeypatch.setattr(where, interrupted)
+    with pytest.raises(RuntimeError if worker else ResourceError, match="worker" if worker else "unexpected pos"):
+        write(tmp_path / "a.ckpt")
+    assert list(tmp_path.iterdir()) == []
 
 
 # ---- the command line --------------------------------------------------------------------------------------------

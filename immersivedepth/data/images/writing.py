@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ... import files
 from ...checks import ResourceError
+from ...memory import of_worker
 from .doors import show
 
 Array = NDArray[Any]
@@ -65,6 +66,8 @@ def write_exr(path: str | Path, values: Tensor | Array, *, half: bool = False, c
             header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
             OpenEXR.File(header, planes).write(str(temporary))
         except RuntimeError as error:  # how the package reports a full disk
+            if of_worker(error):  # a process that reads samples died meanwhile
+                raise
             raise OSError(" ".join(str(error).split())) from error
     return Path(path)
 
