@@ -11,13 +11,14 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from immersivedepth.config import compose
-from immersivedepth.data.synthetic import World, make_world
+from immersivedepth.data.synthetic import World, make_world, shapes
 from immersivedepth.data.synthetic.render import Maps, erp_maps
 from immersivedepth.field import looking
 from immersivedepth.geometry import sphere
@@ -97,6 +98,13 @@ def limit(source: Maps, true: Maps, pose: Pose) -> float:
     return float(-10 * ((square * area).sum() / area.sum()).log10())
 
 
+def matte(world: World) -> World:
+    """The same world without gloss: highlights wander with the one who looks, and one picture cannot say where to."""
+    rows = world.tables.rows.clone()
+    rows[..., shapes.GLOSS] = 0
+    return replace(world, tables=replace(world.tables, rows=rows))
+
+
 def truth(world: World, pose: Pose, height: int) -> Maps:
     """What really is to be seen at a pose."""
     place = world.position + world.rotation @ pose.position
@@ -128,6 +136,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=256)
     parser.add_argument("--steps", type=int, default=0, help="of each phase, of further rows with trained fields")
     parser.add_argument("--views", type=int, default=0, help="beside the panorama, of one further row")
+    parser.add_argument("--matte", action="store_true", help="rooms without highlights")
     parser.add_argument("--scenes", nargs="*", help="only these rows")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
@@ -139,6 +148,7 @@ def main() -> None:
     clear = float("inf")
     for seed in range(args.rooms):
         world = make_world("room", seed=seed)
+        world = matte(world) if args.matte else world
         source = erp_maps(world, args.height, 2 * args.height, 2)
         assert source.image is not None
         path = CirclePoseSampler(RATIOS, args.poses)(source.distance)
