@@ -11,6 +11,7 @@ from pathlib import Path
 from .checks import ResourceError
 
 HEADROOM = 400_000_000  # bytes of addresses that the smallest run takes once everything is loaded
+ROOM = 100_000_000  # bytes of addresses that the libraries of networks take beside the numbers
 BESIDE = 600_000_000  # that Python and all packages but torch take
 _SIZE = r"([\d.]+) ?([KMGT]i?B|bytes)"
 _ASKED = re.compile(rf"allocate {_SIZE}")
@@ -106,6 +107,13 @@ def check_limit() -> None:
             f"memory is limited to {human(limit)} of addresses (ulimit -v), about {human(needed)} are needed, most of "
             "them for libraries: raise the limit, or limit memory by cgroups (systemd-run -p MemoryMax=, docker -m)"
         )
+
+
+def check_room() -> None:
+    """Ask for what libraries of networks take for themselves: some end the process where no addresses are left."""
+    free = _of_limit()
+    if free is not None and free < ROOM:
+        raise MemoryError(f"cannot allocate {ROOM} bytes")
 
 
 def human(size: int | None) -> str:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from immersivedepth import memory
 from immersivedepth.checks import ConfigError, ResourceError
 from immersivedepth.stages.predict import running
 from immersivedepth.stages.predict.running import Runner, Running
@@ -89,6 +90,18 @@ def test_one_view_too_large_is_told_in_one_line():
     with pytest.raises(ResourceError, match="8x8 does not fit the memory of cpu") as caught:
         Runner(Bounded(0), CPU)(pictures(2))
     assert "\n" not in str(caught.value)
+
+
+def test_networks_do_not_begin_where_addresses_end(monkeypatch):
+    """Seen with oneDNN, which ended the process by SIGSEGV."""
+    net = Bounded(4)
+    monkeypatch.setattr(memory, "_of_limit", lambda: memory.ROOM - 1)
+    with pytest.raises(ResourceError, match=r"100 MB needed, .* left"):
+        Runner(net, CPU)(pictures(2))
+    assert net.batches == []
+    monkeypatch.setattr(memory, "_of_limit", lambda: memory.ROOM)
+    Runner(net, CPU)(pictures(2))
+    assert net.batches == [2]
 
 
 def test_other_errors_are_not_taken_for_memory():

@@ -100,6 +100,7 @@ class Runner:
     ) -> Tensor:
         x = batch.to(self.device)
         x = x if before is None else before(x)
+        memory.check_room()
         with _multiplying_in(self.dtype, self.device), _compiler_errors(self.running.compile):
             y = self.net(x)
         y = y.float()
