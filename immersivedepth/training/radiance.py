@@ -95,7 +95,7 @@ class Fit:
     folder: Path
     seed: int
     facts: dict[str, Any]  # the config's nodes: a checkpoint is continued under the same ones only
-    look: Callable[[Tensor], Tensor] | None = None  # distances of a picture, up to scale; None: completed ones are flat
+    look: Callable[[Tensor], Tensor] | None = None  # distances of a picture, up to scale; None: harmonic ones
     position: Position = field(default_factory=Position)
     resting: Any = None  # the optimiser of a phase that was stopped
 

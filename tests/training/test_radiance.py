@@ -147,7 +147,8 @@ def test_completed_parts_get_the_distances_of_a_look(fit, source):
     made.look = look
     made(False)
     flat(False)
-    assert len(seen) == 1  # a constant guess of any size is the same as none
+    assert len(seen) == 1
+    # A constant guess of any size is the same as none.
     assert same(made.pool.views[1].mask, flat.pool.views[1].mask)
     assert torch.allclose(made.pool.views[1].distance, flat.pool.views[1].distance, rtol=1e-4)
     made = fit("sky")
