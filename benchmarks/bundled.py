@@ -34,6 +34,7 @@ from immersivedepth.weights.finding import BUNDLED
 
 NETWORKS = ("bundled_dav2", "bundled_midas")
 GOALS = {"room": 0.08, "outdoor": 0.12}
+LIMITS = {"room": 10.0, "outdoor": 80.0}  # metres: as benchmarks of real rooms and streets are cut off
 DELTA, GAIN = 0.93, 3.0
 # The rows of the table: who looks, and who brings the views onto one scale.
 ROWS: dict[str, tuple[str, ...]] = {
@@ -42,6 +43,11 @@ ROWS: dict[str, tuple[str, ...]] = {
     "both": ("predict=[bundled_dav2,bundled_midas]",),
     "both, grid_affine": ("predict=[bundled_dav2,bundled_midas]", "align=grid_affine"),
     "both, not aligned": ("predict=[bundled_dav2,bundled_midas]", "align=identity"),
+    "both, no sky marked": (
+        "predict=[bundled_dav2,bundled_midas]",
+        "predict.bundled_dav2.sky_below=null",
+        "predict.bundled_midas.sky_below=null",
+    ),
 }
 
 
@@ -64,19 +70,23 @@ def protocol(name: str = "sphere_affine") -> Protocol:
     return replace(found, normals=False, seam=False)
 
 
-def judged(geometry: Geometry, truth: Tensor, rule: Protocol) -> dict[str, float]:
-    """AbsRel, delta1 and the middle relative error of all pixels where the truth is no sky; AbsRel after a mere factor
-    of what is taken for no sky; shares of the sky that is found and of the rest that is taken for it.
+def judged(geometry: Geometry, truth: Tensor, rule: Protocol, limit: float) -> dict[str, float]:
+    """AbsRel, delta1 and the middle relative error of all pixels where the truth is no sky; both of truth up to the
+    limit, with results cut off there; AbsRel after a mere factor of what is taken for no sky; shares of the sky that
+    is found and of the rest that is taken for it.
     """
     valid = truth.isfinite()
     distance = geometry.distance[0]
     verdict = rule.judge(distance, truth, valid, metric=geometry.metric)
+    near = replace(rule, most=limit, clip=(0.0, limit)).judge(distance, truth, valid, metric=geometry.metric)
     relative = ((verdict.compared - truth).abs() / truth)[valid & verdict.compared.isfinite()]
     area = sphere.solid_angles(*truth.shape).double().expand(truth.shape)
     up = distance.isinf()
     return {
         **{name: verdict.figures[name] for name in ("abs_rel", "delta1")},
         "median": float(relative.median()),
+        "near_abs_rel": near.figures["abs_rel"],
+        "near_delta1": near.figures["delta1"],
         "scaled": protocol("sphere").judge(distance, truth, valid, metric=geometry.metric).figures["abs_rel"],
         "sky": float((area * (up & ~valid)).sum() / (area * ~valid).sum()) if not valid.all() else 1.0,
         "false_sky": float((area * (up & valid)).sum() / (area * valid).sum()),
@@ -94,7 +104,7 @@ def tabulate(count: int, height: int, more: list[str]) -> dict[str, dict[str, di
                 begun = time.monotonic()
                 with torch.inference_mode():
                     geometry = pipeline(panorama)
-                figures = judged(geometry, panorama.about["distance"], rule)
+                figures = judged(geometry, panorama.about["distance"], rule, LIMITS[kind])
                 sums[name].append({**figures, "seconds": time.monotonic() - begun})
         found[kind] = {
             name: {key: float(np.mean([f[key] for f in rows])) for key in rows[0]} for name, rows in sums.items()
@@ -104,7 +114,7 @@ def tabulate(count: int, height: int, more: list[str]) -> dict[str, dict[str, di
 
 def report(found: dict[str, dict[str, dict[str, float]]]) -> str:
     """The table and the goals."""
-    keys = ("abs_rel", "median", "delta1", "scaled", "sky", "false_sky", "seconds")
+    keys = ("abs_rel", "median", "delta1", "near_abs_rel", "near_delta1", "scaled", "sky", "false_sky", "seconds")
     header = ["", *(f"{kind} {key}" for kind in found for key in keys)]
     rows = [[name, *(f"{found[kind][name][key]:.3f}" for kind in found for key in keys)] for name in ROWS]
     lines = [measure.table(header, rows), ""]
@@ -125,14 +135,25 @@ def report(found: dict[str, dict[str, dict[str, float]]]) -> str:
     return "\n".join(lines)
 
 
+def evened(weights: Tensor, bits: int = 8) -> Tensor:
+    """Every row of a matrix or of filters on an even grid of so many bits; packages then compress to little more than
+    half; docs/bundled.md says what it costs.
+    """
+    rows = weights.flatten(1)
+    largest = rows.abs().amax(1, keepdim=True).clamp_min(2.0**-14)
+    step = torch.exp2(torch.ceil(torch.log2(largest / 2 ** (bits - 1))))
+    return ((rows / step).round() * step).view_as(weights)
+
+
 def pack(checkpoint: Path, name: str) -> tuple[Path, int, str]:
     """The weights of a run as float16; gives the file, its bytes and its SHA-256 for the registry."""
     from safetensors.torch import save
 
-    halves = {
-        key: value.half().contiguous() if value.is_floating_point() else value.contiguous()
-        for key, value in read(checkpoint).items()
-    }
+    halves = {}
+    for key, value in read(checkpoint).items():
+        if value.is_floating_point():
+            value = (evened(value.float()) if value.ndim in (2, 4) else value).half()
+        halves[key] = value.contiguous()
     data = save(halves)
     BUNDLED.mkdir(parents=True, exist_ok=True)
     path = write_bytes(BUNDLED / f"{name}.safetensors", data)

@@ -234,12 +234,12 @@ def _omnidata() -> list[Source]:
 _BUNDLED: dict[str, tuple[int, str, str]] = {
     "depth_anything_v2_vitt": (
         11786258,
-        "ac0ecd3de8ffdfd9672bc6c9ba88f6613f4e829a327bf908749b419dc5a1c54e",
+        "a5149874d13b5a06257eecb34c1d4aacc11066a5976f08c2e46197c2ecba3eeb",
         "predict.bundled_dav2.weights",
     ),
     "midas_tiny": (
         7715474,
-        "7823295be793167a33d2fcac3577e4c9719cfc45dc6f1bac1d1e8b8c3044cb0c",
+        "b3e4e28fb7c5e18362d4242cac3f7cca27477150065536afe75c08d3c21863f2",
         "predict.bundled_midas.weights",
     ),
 }
