@@ -36,7 +36,7 @@ NETWORKS = ("bundled_dav2", "bundled_midas")
 GOALS = {"room": 0.08, "outdoor": 0.12}
 LIMITS = {"room": 10.0, "outdoor": 80.0}  # metres: as benchmarks of real rooms and streets are cut off
 DELTA, GAIN = 0.93, 3.0
-# The rows of the table: who looks, and who brings the views onto one scale.
+# The rows of the table: who looks, who brings the views onto one scale, and whether sky is marked.
 ROWS: dict[str, tuple[str, ...]] = {
     "dav2 alone": ("predict=[bundled_dav2]",),
     "midas alone": ("predict=[bundled_midas]",),
@@ -71,9 +71,9 @@ def protocol(name: str = "sphere_affine") -> Protocol:
 
 
 def judged(geometry: Geometry, truth: Tensor, rule: Protocol, limit: float) -> dict[str, float]:
-    """AbsRel, delta1 and the middle relative error of all pixels where the truth is no sky; both of truth up to the
-    limit, with results cut off there; AbsRel after a mere factor of what is taken for no sky; shares of the sky that
-    is found and of the rest that is taken for it.
+    """AbsRel, delta1 and the middle relative error of all pixels where the truth is no sky; AbsRel and delta1 of
+    truth up to the limit, with results cut off there; AbsRel after a mere factor of what is taken for no sky; shares of
+    the sky that is found and of the rest that is taken for it.
     """
     valid = truth.isfinite()
     distance = geometry.distance[0]
