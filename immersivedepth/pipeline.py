@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ from .checks import ConfigError
 from .config import build
 from .scene import Geometry, Panorama
 from .stages import protocols as stage
-from .stages.sound import sound, tell
+from .stages.looking import Looking
 
 Stages = TypeVar("Stages", "Pipeline", "Finish")
 
@@ -34,10 +34,10 @@ class Pipeline:
             raise ConfigError("predict=[] leaves nobody to look: choose at least one, e.g. predict=[oracle]")
 
     def prepare(self) -> None:
-        """Load what the predictors need, so that missing weights are told before anything is computed or written."""
-        for predict in self.predict.values():
-            if isinstance(predict, stage.Loading):
-                predict.load()
+        """Load what the networks need, so that missing weights are told before anything is computed or written."""
+        for one in (*self.predict.values(), *self.refine.values()):
+            if isinstance(one, stage.Loading):
+                one.load()
 
     def __call__(self, panorama: Panorama) -> Geometry:
         return self.finish(self.estimate(panorama), panorama)
@@ -47,10 +47,7 @@ class Pipeline:
         seen = panorama  # only the networks see the enhanced picture; refinement and files use the original
         for enhance in self.enhance.values():
             seen = enhance(seen)
-        views = self.project(seen)
-        predictions, lost = sound({name: predict(views) for name, predict in self.predict.items()})
-        aligned = tell(self.align(self.fuse(predictions)), lost)
-        return replace(self.blend(aligned, panorama.size), aligned=aligned)
+        return Looking(self.project, self.predict, self.fuse, self.align, self.blend)(seen)
 
     @property
     def finish(self) -> Finish:

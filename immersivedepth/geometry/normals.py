@@ -7,6 +7,7 @@ from torch import Tensor
 from . import sphere
 
 EDGE_JUMP = 0.05  # change of log distance from one pixel to the next from which on a neighbour counts little
+_HALF = 0.1  # change of log distance between neighbours at which the normal of a pixel is trusted half
 BAND = 64  # rows at once, so that large panoramas need little memory
 
 
@@ -60,3 +61,29 @@ def _tangent(here: Tensor, ahead: Tensor, behind: Tensor) -> Tensor:  # [h, W, 3
             shares.append((1 / (1 + jump**4)).nan_to_num(0.0))
         total = (shares[0] + shares[1]).clamp_min(1e-12)
     return (ahead - here) * (shares[0] / total) + (here - behind) * (shares[1] / total)
+
+
+def trust(distance: Tensor) -> Tensor:  # [1, H, W] -> [1, H, W], in 0..1
+    """1 on smooth surfaces, falling to 0 where the distance jumps from one pixel to the next."""
+    log = distance.clamp(1e-6, 1e6).log()
+    around = sphere.pad_erp(log, 1)[None]
+    jump = F.max_pool2d(around, 3, 1)[0] + F.max_pool2d(-around, 3, 1)[0]
+    return 1 / (1 + (jump / _HALF) ** 4)
+
+
+def local_axes(height: int, device: torch.device | str | None = None) -> Tensor:  # [3, 3, H, 2H]
+    """At every pixel the unit vectors to the right, down and away from the camera, in world axes."""
+    away = sphere.erp_rays(height, 2 * height, device)
+    longitude = sphere.longitudes(2 * height).to(away)
+    right = torch.stack([longitude.sin(), -longitude.cos(), torch.zeros_like(longitude)], -1).expand_as(away)
+    return torch.stack([right, torch.linalg.cross(away, right), away]).movedim(-1, 1)
+
+
+def to_local(normal: Tensor) -> Tensor:  # [..., 3, H, 2H]
+    """Along `local_axes` what is along world axes: turning the panorama then only shifts it."""
+    return torch.einsum("...chw,achw->...ahw", normal, local_axes(normal.shape[-2], normal.device).to(normal))
+
+
+def to_world(local: Tensor) -> Tensor:  # [..., 3, H, 2H]
+    """The inverse of `to_local`."""
+    return torch.einsum("...ahw,achw->...chw", local, local_axes(local.shape[-2], local.device).to(local))

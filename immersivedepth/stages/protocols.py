@@ -26,7 +26,7 @@ class Predict(Protocol):
 
 @runtime_checkable
 class Loading(Protocol):
-    """A predictor that needs weights."""
+    """A stage that needs weights."""
 
     def load(self) -> None:
         """Read the weights now rather than at the first look."""

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from immersivedepth.geometry import sphere
-from immersivedepth.geometry.normals import normals_from_distance
+from immersivedepth.geometry.normals import local_axes, normals_from_distance, to_local, to_world
 
 
 def degrees(found, wanted):  # [3, H, W] twice -> [H, W]
@@ -97,3 +97,24 @@ def test_gradients():
     # How much either neighbour counts is held fixed; around equal distances that is also exact.
     distance = torch.full((1, 4, 8), 1.5, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(normals_from_distance, (distance,))
+
+
+def test_local_axes_are_right_down_and_away():
+    axes = local_axes(32)
+    flat = axes.permute(2, 3, 0, 1)
+    torch.testing.assert_close(flat @ flat.mT, torch.eye(3).expand(32, 64, 3, 3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.linalg.det(flat), torch.ones(32, 64))  # right x down = away
+    rays = sphere.erp_rays(32, 64).movedim(-1, 0)
+    torch.testing.assert_close(axes[2], rays)
+    # A step to the right in the picture goes right, one down goes down.
+    assert ((rays.roll(-1, -1) - rays) * axes[0]).sum(0).min() > 0
+    assert ((rays[:, 1:] - rays[:, :-1]) * axes[1][:, 1:]).sum(0).min() > 0
+
+
+def test_local_and_world_are_inverse_and_turning_only_shifts_local_ones():
+    normal = torch.nn.functional.normalize(torch.randn(2, 3, 16, 32, generator=torch.Generator().manual_seed(0)), dim=1)
+    local = to_local(normal)
+    torch.testing.assert_close(to_world(local), normal)
+    # A quarter turn about the vertical: world +x becomes +y.
+    quarter = torch.stack([-normal[:, 1], normal[:, 0], normal[:, 2]], 1).roll(-8, -1)
+    torch.testing.assert_close(to_local(quarter), local.roll(-8, -1), atol=1e-5, rtol=1e-5)

@@ -8,10 +8,8 @@ from torch import Tensor
 
 from ...checks import ConfigError
 from ...geometry import sphere
-from ...geometry.normals import normals_from_distance
+from ...geometry.normals import normals_from_distance, trust
 from ...scene import Geometry, Panorama
-
-_EDGE = 0.1  # change of log distance between neighbours at which the analytic normal counts half
 
 
 @dataclass
@@ -54,11 +52,3 @@ def face_camera(normal: Tensor) -> Tensor:  # [3, H, W] -> [3, H, W]
     rays = sphere.erp_rays(normal.shape[-2], normal.shape[-1], normal.device).permute(2, 0, 1)
     away = (normal * rays).sum(0, keepdim=True) > 0
     return F.normalize(normal.where(~away, -normal), dim=0)
-
-
-def trust(distance: Tensor) -> Tensor:  # [1, H, W] -> [1, H, W], in 0..1
-    """1 on smooth surfaces, falling to 0 where the distance jumps from one pixel to the next."""
-    log = distance.clamp(1e-6, 1e6).log()
-    around = sphere.pad_erp(log, 1)[None]
-    jump = F.max_pool2d(around, 3, 1)[0] + F.max_pool2d(-around, 3, 1)[0]
-    return 1 / (1 + (jump / _EDGE) ** 4)

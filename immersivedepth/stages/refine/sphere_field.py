@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from ...checks import Range
 from ...geometry import sphere
-from ...geometry.normals import normals_from_distance
+from ...geometry.normals import normals_from_distance, trust
 from ...scene import Geometry, Panorama
-from .normals import face_camera, trust
+from .normals import face_camera
 
 log = logging.getLogger(__name__)
 
