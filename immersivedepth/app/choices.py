@@ -35,9 +35,9 @@ ALIGNMENTS: dict[str, Overrides] = {
     "none": ("align=identity", "blend=feather"),
 }
 REFINEMENTS: dict[str, Overrides] = {
-    "none": ("refine=[normals]",),
-    "edges of the picture": ("refine=[guided,normals]",),
-    "flat walls": ("refine=[planes,normals]",),
+    "none": ("refine=[normals,whole_sphere]",),
+    "edges of the picture": ("refine=[normals,whole_sphere,guided]",),
+    "flat walls": ("refine=[normals,whole_sphere,planes]",),
 }
 COLOURS: tuple[str, ...] = get_args(ColourMap)
 # What a browser can show is less than what a disk can hold.

@@ -242,6 +242,11 @@ _BUNDLED: dict[str, tuple[int, str, str]] = {
         "b3e4e28fb7c5e18362d4242cac3f7cca27477150065536afe75c08d3c21863f2",
         "predict.bundled_midas.weights",
     ),
+    "whole_sphere": (
+        1343410,
+        "4ef161b2d7f6897470d46b349486b69d68b14c660cc169e19ef73ba20323a538",
+        "refine.whole_sphere.weights",
+    ),
 }
 
 

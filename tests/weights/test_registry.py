@@ -22,7 +22,7 @@ def test_every_released_file_is_there():
         for size in ("vits", "vitb", "vitl")
     }
     omnidata = {"omnidata_dpt_depth_v2", "omnidata_dpt_normal_v2", "omnidata_unet_normal_v1"}
-    bundled = {"depth_anything_v2_vitt", "midas_tiny"}
+    bundled = {"depth_anything_v2_vitt", "midas_tiny", "whole_sphere"}
     assert set(REGISTRY) == depth_anything | set(MIDAS) | omnidata | bundled
 
 
@@ -37,7 +37,7 @@ def test_entries_are_sound(source):
     assert bool(source.sha256) == bool(source.sha256_from)
     assert source.licence
     assert source.licence_note
-    assert re.fullmatch(r"predict\.\w+\.weights", source.key)
+    assert re.fullmatch(r"(predict|refine)\.\w+\.weights", source.key)
 
 
 def test_no_hash_stands_twice():
