@@ -10,6 +10,9 @@ from ..geometry import sphere
 from ..scene import Geometry
 
 FULL_SPREAD = 0.2  # standard deviation of log distance painted as bad as it gets
+# What stages tell of themselves.
+_LOOKING = ("models", "align", "noise", "views", "blend")
+_REFINING = ("whole_sphere", "normal_integration", "planes", "detail", "sphere_field")
 SUSPECT = 3.0  # a view whose residual is this many times the median of all stands out
 
 
@@ -27,7 +30,7 @@ def figures(geometry: Geometry) -> dict[str, Any]:
     report["seam"] = _seam(log, known)
     report["poles"] = {"top": _row_spread(log[0], known[0]), "bottom": _row_spread(log[-1], known[-1])}
     found = geometry.report
-    for key in ("align", "noise", "views", "blend"):
+    for key in (*_LOOKING, *_REFINING):
         if key in found:
             report[key] = found[key]
     report["advice"] = [*found.get("notes", []), *_advice(report)]

@@ -8,6 +8,7 @@ import torch
 from immersivedepth.checks import WeightsError
 from immersivedepth.geometry import sphere
 from immersivedepth.nets.whole_sphere import WholeSphere
+from immersivedepth.stages import quality
 from immersivedepth.stages.refine.whole_sphere import Whole
 
 from .rooms import geometry, panorama, truth
@@ -40,6 +41,9 @@ def test_distances_of_those_it_knows_are_mended(file):
     given = _given()
     found = Whole(weights=file)(given, panorama(H))
     assert found.report["whole_sphere"]["mended"]
+    told = quality.figures(found)
+    assert told["whole_sphere"] == found.report["whole_sphere"]
+    assert told["models"] == ["midas_tiny"]
     assert not torch.equal(found.distance, given.distance)
     assert found.distance.shape == given.distance.shape
     assert torch.equal(found.distance == 0, given.distance == 0)  # what nobody knows stays unknown
