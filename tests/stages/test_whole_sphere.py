@@ -8,7 +8,7 @@ import torch
 from immersivedepth.checks import WeightsError
 from immersivedepth.geometry import sphere
 from immersivedepth.nets.whole_sphere import WholeSphere
-from immersivedepth.stages import quality
+from immersivedepth.stages.export.quality import assess
 from immersivedepth.stages.refine.whole_sphere import Whole
 
 from .rooms import geometry, panorama, truth
@@ -41,7 +41,7 @@ def test_distances_of_those_it_knows_are_mended(file):
     given = _given()
     found = Whole(weights=file)(given, panorama(H))
     assert found.report["whole_sphere"]["mended"]
-    told = quality.figures(found)
+    told = assess(found)["stages"]
     assert told["whole_sphere"] == found.report["whole_sphere"]
     assert told["models"] == ["midas_tiny"]
     assert not torch.equal(found.distance, given.distance)
