@@ -107,7 +107,7 @@ class Page:
                 alignment = gr.Dropdown(
                     list(choices.ALIGNMENTS), value=list(choices.ALIGNMENTS)[0], label="Alignment", min_width=260
                 )
-                refinement = gr.Dropdown(list(choices.REFINEMENTS), value="none", label="Refinement")
+                refinement = gr.Dropdown(list(choices.REFINEMENTS), value="none", label="Further refinement")
         self._fetching(networks)
         return [networks, size, alignment, refinement, colours]
 

@@ -15,7 +15,7 @@ from ..data.rendered_views import RenderedViews
 from ..data.samples import Batch, Samples, Stream
 from ..losses import affine
 from ..metrics import depth as metrics
-from ..training import Share, Split, System
+from ..training import Share, Split, System, decaying
 from ..visual.colours import colour_map
 
 if TYPE_CHECKING:
@@ -66,11 +66,7 @@ class TinyDepth(System):
 
     def parameters(self, net: nn.Module) -> Iterable[Any]:
         """Matrices decay, biases and norms do not."""
-        wanted = [p for p in net.parameters() if p.requires_grad]
-        return [
-            {"params": [p for p in wanted if p.ndim > 1]},
-            {"params": [p for p in wanted if p.ndim <= 1], "weight_decay": 0.0},
-        ]
+        return decaying(net)
 
     def forward(self, net: nn.Module, batch: Batch) -> Any:
         """Disparity [B, 1, h, w]."""

@@ -17,7 +17,7 @@ from ..geometry import sphere
 from ..metrics import depth as metrics
 from ..nets.whole_sphere import FARTHEST, MULTIPLE, NEAREST, described, log_distance, scale_of
 from ..nets.whole_sphere import WholeSphere as Net
-from ..training import Share, Split, System
+from ..training import Share, Split, System, decaying
 from ..visual.colours import colour_map
 
 _STEEPEST = 2.5  # log of a ratio of distances up to which the relative error grows with the ratio itself
@@ -26,7 +26,7 @@ _SCALES = 4  # of the gradients
 
 @dataclass(kw_only=True)
 class WholeSphere(System):
-    """Distance up to one factor for the sphere, and the sky."""
+    """Distance up to one factor for the sphere, the sky and normals."""
 
     ratios: Annotated[float, Range(0)] = 1.0  # weight of the relative error: nothing near may be called far
     gradients: Annotated[float, Range(0)] = 0.3  # weight of the gradients of what is left
@@ -47,11 +47,7 @@ class WholeSphere(System):
 
     def parameters(self, net: nn.Module) -> Iterable[Any]:
         """Matrices decay, biases and norms do not."""
-        wanted = list(net.parameters())
-        return [
-            {"params": [p for p in wanted if p.ndim > 1]},
-            {"params": [p for p in wanted if p.ndim <= 1], "weight_decay": 0.0},
-        ]
+        return decaying(net)
 
     def forward(self, net: nn.Module, batch: Batch) -> Any:
         """Logarithm of distance and logit of the sky [B, 1, H, W], unit normals along local axes [B, 3, H, W]."""
@@ -60,13 +56,12 @@ class WholeSphere(System):
         return {"log": log, "sky": sky, "normal": F.normalize(local, dim=1)}
 
     def losses(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
-        """Errors of log distance after the best factor, what they make of distance, their gradients, and the sky."""
+        """Errors of log distance after the best factor, what they make of distance, their gradients, sky, normals."""
         sky, valid, area = batch["sky"], batch["truth"] > 0, _area(batch["truth"])
         left = _left(outputs["log"], batch)
         weight = area * valid
-        ratio = torch.where(left < _STEEPEST, left.clamp(max=_STEEPEST).expm1(), 0.0)
         beyond = torch.e**_STEEPEST * (1 + left - _STEEPEST) - 1
-        ratio = torch.where(left < _STEEPEST, ratio, beyond)
+        ratio = torch.where(left < _STEEPEST, left.clamp(max=_STEEPEST).expm1(), beyond)
         unlike = F.binary_cross_entropy_with_logits(outputs["sky"], sky.float(), reduction="none")
         cosine = (outputs["normal"] * batch["normal"]).sum(1, keepdim=True)
         return {
@@ -100,7 +95,7 @@ class WholeSphere(System):
         return metrics.rooted(means)
 
     def panels(self, outputs: Any, batch: Batch) -> dict[str, Tensor]:
-        """Picture, truth, what was said at first, and the result."""
+        """Picture, normals, truth, what was said at first, and the result."""
         truth, first = torch.where(batch["sky"], torch.inf, batch["truth"]), batch["first"]
         truth, first = (log_distance(d, scale_of(d)) for d in (truth, first))
         found = torch.where(outputs["sky"] > 0, FARTHEST, outputs["log"])

@@ -95,6 +95,15 @@ class Predicted:
     error: str | None = None
 
 
+def decaying(net: nn.Module) -> list[dict[str, Any]]:
+    """Groups for an optimiser: matrices and filters decay, biases and norms do not."""
+    wanted = [p for p in net.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in wanted if p.ndim > 1]},
+        {"params": [p for p in wanted if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
     """A batch on a device; texts stay as they are."""
     return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
